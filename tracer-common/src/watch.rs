@@ -1,0 +1,36 @@
+//! Which memcgs are watched, and what the kernel side could not keep.
+
+use crate::{abi, assert_layout};
+
+abi! {
+    /// Value of the watch list, keyed by cgroup id.
+    pub struct Watched {
+        /// Thread group id of the QEMU whose guest RAM this memcg holds; 0 while unknown.
+        pub qemu_tgid: u32,
+        /// Number of the pod, as user space counts them.
+        pub pod: u32,
+    }
+}
+assert_layout!(Watched, size 8);
+
+/// Index into the per-CPU array of what the kernel side could not do as meant. None of these lose bytes silently:
+/// each is reported.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LossCounter {
+    /// The ring buffer was full: the bytes stay in the account and come with a later record.
+    RingFull = 0,
+    /// The account map was full: the bytes went into the memcg's overflow account.
+    AccountsFull = 1,
+    /// Bytes that found no account at all, not even an overflow account.
+    LostBytes = 2,
+    /// Reclaim, OOM, exit or rename records that found the ring buffer full.
+    EventsDropped = 3,
+    /// Pages of page cache whose file found no room in the top list.
+    FilesFull = 4,
+}
+
+impl LossCounter {
+    /// How many counters there are.
+    pub const COUNT: u32 = 5;
+}

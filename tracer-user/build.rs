@@ -1,0 +1,67 @@
+//! Builds the eBPF object, or says in one line which command sets up what it needs.
+
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+fn main() {
+    if let Err(error) = build() {
+        println!("cargo::error={error:#}");
+    }
+}
+
+fn build() -> anyhow::Result<()> {
+    println!("cargo::rerun-if-env-changed=HEADROOM_CACHE");
+    println!("cargo::rerun-if-changed=../tracer-common/src");
+    let toolchain = env::var("RUSTUP_TOOLCHAIN").unwrap_or_else(|_| "stable".to_owned());
+    let Some(path) = path_with_linker() else {
+        anyhow::bail!("the eBPF object needs bpf-linker and rust-src: run `cargo xtask setup`");
+    };
+    // SAFETY: a build script has a single thread here.
+    unsafe { env::set_var("PATH", path) };
+    // build-std is behind a nightly switch; the object is the only thing built with it.
+    // SAFETY: as above.
+    unsafe { env::set_var("RUSTC_BOOTSTRAP", "1") };
+    aya_build::build_ebpf(
+        [aya_build::Package {
+            name: "tracer-ebpf",
+            root_dir: "../tracer-ebpf",
+            ..Default::default()
+        }],
+        aya_build::Toolchain::Custom(&toolchain),
+    )
+}
+
+/// `PATH` with the linker that `cargo xtask setup` built in front, or `None` where that has not run.
+fn path_with_linker() -> Option<std::ffi::OsString> {
+    let sysroot = std::process::Command::new(env::var_os("RUSTC")?)
+        .args(["--print", "sysroot"])
+        .output()
+        .ok()?;
+    let sysroot = PathBuf::from(String::from_utf8(sysroot.stdout).ok()?.trim());
+    let std_source = sysroot.join("lib/rustlib/src/rust/library/core/Cargo.toml");
+    let old = env::var_os("PATH").unwrap_or_default();
+    let mut directories: Vec<PathBuf> = cache_linkers().collect();
+    directories.extend(env::split_paths(&old));
+    let linker = directories
+        .iter()
+        .any(|directory| directory.join("bpf-linker").is_file());
+    (linker && std_source.is_file()).then(|| env::join_paths(directories).ok())?
+}
+
+/// Directories in headroom's cache that hold a bpf-linker.
+fn cache_linkers() -> impl Iterator<Item = PathBuf> {
+    let cache = env::var_os("HEADROOM_CACHE").map(PathBuf::from).or_else(|| {
+        let base = env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+        Some(
+            base.or_else(|| Some(Path::new(&env::var_os("HOME")?).join(".cache")))?
+                .join("headroom"),
+        )
+    });
+    cache
+        .and_then(|cache| fs::read_dir(cache).ok())
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with("bpf-linker-"))
+        .map(|entry| entry.path().join("bin"))
+}

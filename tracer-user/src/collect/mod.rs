@@ -1,0 +1,1 @@
+//! The live data way: kernel records and node facts in, events out.

@@ -1,0 +1,1 @@
+//! Scenarios that reproduce the kill, with known ground truth.

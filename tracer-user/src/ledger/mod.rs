@@ -1,0 +1,1 @@
+//! Adds events up: accounts, regions, kinds, reconciliation.

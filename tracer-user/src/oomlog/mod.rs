@@ -1,0 +1,1 @@
+//! Kernel OOM reports, parsed.

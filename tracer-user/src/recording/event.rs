@@ -1,0 +1,371 @@
+//! The events that the ledger adds up and a recording keeps, one JSON line each: `{"t": ns, "type": "...", ...}`.
+//!
+//! Sizes are bytes, times nanoseconds of CLOCK_BOOTTIME. Fields may be added within a major format version; readers
+//! skip types and fields that they do not know.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use tracer_common::{Kind, Region};
+
+use crate::role::Role;
+
+/// Name and major version of the recording format, in every header.
+pub const FORMAT: &str = "headroom.recording/1";
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// When, CLOCK_BOOTTIME nanoseconds.
+    pub t: u64,
+    /// What.
+    #[serde(flatten)]
+    pub body: Body,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+#[expect(missing_docs, reason = "each variant is documented on its type")]
+pub enum Body {
+    Header(Header),
+    Pod(Pod),
+    Process(Process),
+    Thread(Thread),
+    Charge(Charge),
+    Sample(Sample),
+    Reclaim(Reclaim),
+    Oom(Oom),
+    Loss(Loss),
+    Footer(Footer),
+    /// A type of a later version.
+    #[serde(other)]
+    Unknown,
+}
+
+/// First event of every recording.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Header {
+    /// [`FORMAT`]
+    pub format: String,
+    /// Version of headroom.
+    pub version: String,
+    /// Host name.
+    pub host: String,
+    /// Kernel release (`uname -r`).
+    pub kernel: String,
+    /// `v1` or `v2`: the hierarchy of the memory controller.
+    pub cgroup: String,
+    /// UTC of boot: nanoseconds since the Unix epoch to add to `t`.
+    pub boot_unix_ns: u64,
+    /// Which backend each probe got, or why it has none.
+    pub backends: BTreeMap<String, String>,
+    /// Bytes that an account gathers before it emits.
+    pub granularity: u64,
+    /// Bytes of a page.
+    pub page_size: u64,
+    /// CPUs, for the tolerance: each may hold a batch of 64 pages per memcg.
+    pub cpus: u32,
+}
+
+/// A VM pod (or libvirt machine) is watched, or something about it changed. The last one counts.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Pod {
+    /// Number of the pod within the recording.
+    pub pod: u32,
+    /// Kubernetes namespace; empty for a libvirt machine or a bare cgroup.
+    pub namespace: String,
+    /// VM name.
+    pub vm: String,
+    /// Pod uid; empty where there is none.
+    pub pod_uid: String,
+    /// cgroup id of the memcg with the lowest limit on the path from QEMU's container to the root.
+    pub memcg: u64,
+    /// Its path below the memory controller's root.
+    pub cgroup: String,
+    /// Its limit; absent when there is none.
+    pub limit: Option<u64>,
+    /// Size of guest RAM; 0 while no QEMU was found.
+    pub guest_ram: u64,
+    /// Process id of the QEMU; 0 while none was found.
+    pub qemu_pid: u32,
+    /// Every memcg of the pod that is watched.
+    pub memcgs: Vec<Memcg>,
+    /// The pod's cgroup is gone.
+    #[serde(default)]
+    pub gone: bool,
+}
+
+/// A watched memcg of a pod.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Memcg {
+    /// cgroup id.
+    pub id: u64,
+    /// Path below the memory controller's root.
+    pub path: String,
+    /// Lies at or below the pod's limiting memcg, so what is charged to it counts against that limit.
+    pub counted: bool,
+}
+
+/// A process was seen, or changed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Process {
+    /// Process id.
+    pub pid: u32,
+    /// Start time, nanoseconds since boot (as exact as its source: /proc gives 10 ms steps).
+    pub start_ns: u64,
+    /// Number of its pod; absent for processes outside (kernel threads, others' workers).
+    pub pod: Option<u32>,
+    /// cgroup id of its memcg.
+    pub memcg: u64,
+    /// Name of its main thread.
+    pub comm: String,
+    /// What it is: a short name from its executable and command line (`qemu`, `virtqemud`, `kworker`).
+    pub name: String,
+    /// Role of the process as a whole: `helper NAME`, `main-loop` for QEMU, `kernel NAME`, `other NAME`.
+    pub role: Role,
+    /// Resident anonymous, file and shared memory when first seen, bytes.
+    pub rss: u64,
+    /// It started before the tracer attached.
+    pub before_attach: bool,
+    /// It is gone.
+    #[serde(default)]
+    pub exited: bool,
+}
+
+/// A thread was seen, or changed its name.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Thread {
+    /// Thread id.
+    pub tid: u32,
+    /// `start_boottime`, nanoseconds: with the thread id the identity of a thread.
+    pub start_ns: u64,
+    /// Process id.
+    pub pid: u32,
+    /// Number of its pod; absent for threads outside.
+    pub pod: Option<u32>,
+    /// Its name.
+    pub comm: String,
+    /// Its role.
+    pub role: Role,
+    /// It is gone.
+    #[serde(default)]
+    pub exited: bool,
+}
+
+/// What was charged and given back by one thread in one memcg since the last charge event of the same account
+/// (memcg, thread, kind, region).
+///
+/// A page that is placed is `uncharged` from `unplaced` and `charged` to its region.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Charge {
+    /// cgroup id.
+    pub memcg: u64,
+    /// Thread id; 0 for the memcg's overflow account.
+    pub tid: u32,
+    /// Start time of the thread; 0 for the overflow account.
+    pub start_ns: u64,
+    /// What kind of memory.
+    #[serde(with = "names::kind")]
+    pub kind: Kind,
+    /// What it backs.
+    #[serde(with = "names::region")]
+    pub region: Region,
+    /// Bytes.
+    pub charged: u64,
+    /// Bytes.
+    pub uncharged: u64,
+}
+
+/// The kernel's own figures for a memcg: what the accounts are reconciled against.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Sample {
+    /// cgroup id.
+    pub memcg: u64,
+    /// Number of the pod.
+    pub pod: u32,
+    /// `memory.current` / `memory.usage_in_bytes`.
+    pub usage: u64,
+    /// `memory.max` / `memory.limit_in_bytes`; absent when there is none.
+    pub limit: Option<u64>,
+    /// `memory.peak` / `memory.max_usage_in_bytes`, where the kernel has it.
+    pub peak: Option<u64>,
+    /// memory.stat (hierarchical) by kind. `file` is without shmem; `kmem` is kernel memory that memory.stat does
+    /// not show under a kind of its own.
+    #[serde(with = "names::kind_map")]
+    pub stat: BTreeMap<Kind, u64>,
+    /// Clean or dirty page cache that reclaim could take: inactive_file + active_file.
+    pub reclaimable_file: u64,
+    /// Resident guest RAM (smaps of QEMU's guest RAM mappings); absent without QEMU or permission.
+    pub guest_resident: Option<u64>,
+    /// Total stall time of some tasks for memory (PSI), microseconds, where there is PSI.
+    pub pressure_some_us: Option<u64>,
+    /// memory.events / failcnt: how often the limit was hit.
+    pub limit_hits: u64,
+    /// OOM kills counted by the memcg.
+    pub oom_kills: u64,
+}
+
+/// A thread spent time reclaiming before its charge.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Reclaim {
+    /// cgroup id of the thread's memcg.
+    pub memcg: u64,
+    /// Thread id.
+    pub tid: u32,
+    /// Start time of the thread.
+    pub start_ns: u64,
+    /// How long it took.
+    pub duration_ns: u64,
+    /// Pages reclaimed.
+    pub pages: u64,
+    /// Order of the allocation.
+    pub order: u32,
+}
+
+/// The kernel killed.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Oom {
+    /// Number of the victim's pod.
+    pub pod: Option<u32>,
+    /// cgroup id of the memcg whose limit was hit.
+    pub oom_memcg: u64,
+    /// cgroup id of the victim's memcg.
+    pub memcg: u64,
+    /// Usage of `oom_memcg` at the kill.
+    pub usage: u64,
+    /// Its limit.
+    pub limit: u64,
+    /// `gfp_mask` of the allocation that failed, where the backend sees it.
+    pub gfp: Option<u32>,
+    /// Its order, where the backend sees it.
+    pub order: Option<u32>,
+    /// `memcg`, `cpuset`, `none`, ..., where the backend sees it.
+    pub constraint: Option<String>,
+    /// The thread whose allocation failed.
+    pub invoker: OomTask,
+    /// The process that was killed.
+    pub victim: OomTask,
+    /// The kernel's own report, when /dev/kmsg was readable.
+    #[serde(default)]
+    pub kernel_report: Vec<String>,
+}
+
+/// A thread or process in an OOM event.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct OomTask {
+    /// Thread id (of the main thread for a victim).
+    pub tid: u32,
+    /// Process id.
+    pub pid: u32,
+    /// Name.
+    pub comm: String,
+    /// Role, where known.
+    pub role: Option<Role>,
+}
+
+/// What could not be kept, since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Loss {
+    /// Times the ring buffer was full: bytes were late, not lost.
+    pub ring_full: u64,
+    /// Times the account map was full: bytes went into a memcg's overflow account.
+    pub accounts_full: u64,
+    /// Bytes that found no account.
+    pub lost_bytes: u64,
+    /// Reclaim, OOM, exit or rename records dropped.
+    pub events_dropped: u64,
+    /// Pages of page cache whose file is not known.
+    pub files_full: u64,
+    /// Longest that a byte waited in the kernel because the ring buffer was full, nanoseconds.
+    pub max_delay_ns: u64,
+}
+
+/// Last event of a complete recording.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Footer {
+    /// Sums over all threads per (memcg, kind, region), read from the kernel's maps after detaching: the reader's
+    /// own sums must equal them.
+    pub totals: Vec<Total>,
+    /// What was lost.
+    pub loss: Loss,
+    /// Files that took the most page cache, by pod.
+    #[serde(default)]
+    pub files: Vec<FileCache>,
+    /// Why recording ended (`interrupted`, `duration`, `oom`, `command`, `target gone`).
+    pub ended: String,
+}
+
+/// Sum of all accounts of a memcg, kind and region.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Total {
+    /// cgroup id.
+    pub memcg: u64,
+    /// What kind of memory.
+    #[serde(with = "names::kind")]
+    pub kind: Kind,
+    /// What it backs.
+    #[serde(with = "names::region")]
+    pub region: Region,
+    /// Bytes.
+    pub charged: u64,
+    /// Bytes.
+    pub uncharged: u64,
+}
+
+/// Page cache that a file brought into a memcg.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct FileCache {
+    /// cgroup id.
+    pub memcg: u64,
+    /// `major:minor` of its file system.
+    pub device: String,
+    /// Inode number.
+    pub inode: u64,
+    /// Path as a process of the pod sees it, where one has it open.
+    pub path: Option<String>,
+    /// Bytes of page cache added.
+    pub bytes: u64,
+}
+
+/// Kinds and regions by their names.
+mod names {
+    macro_rules! by_name {
+        ($module:ident, $type:ty) => {
+            pub mod $module {
+                use serde::{Deserialize, Deserializer, Serializer, de::Error as _};
+
+                pub fn serialize<S: Serializer>(value: &$type, serializer: S) -> Result<S::Ok, S::Error> {
+                    serializer.serialize_str(value.as_str())
+                }
+
+                pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<$type, D::Error> {
+                    let name = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+                    <$type>::from_name(&name).ok_or_else(|| D::Error::custom(format!("unknown name '{name}'")))
+                }
+            }
+        };
+    }
+    by_name!(kind, tracer_common::Kind);
+    by_name!(region, tracer_common::Region);
+
+    pub mod kind_map {
+        use std::collections::BTreeMap;
+
+        use serde::{Deserialize, Deserializer, Serializer};
+        use tracer_common::Kind;
+
+        pub fn serialize<S: Serializer>(map: &BTreeMap<Kind, u64>, serializer: S) -> Result<S::Ok, S::Error> {
+            serializer.collect_map(map.iter().map(|(kind, bytes)| (kind.as_str(), bytes)))
+        }
+
+        /// Kinds of a later version are skipped.
+        pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<Kind, u64>, D::Error> {
+            let map = BTreeMap::<String, u64>::deserialize(deserializer)?;
+            Ok(map
+                .into_iter()
+                .filter_map(|(name, bytes)| Some((Kind::from_name(&name)?, bytes)))
+                .collect())
+        }
+    }
+}

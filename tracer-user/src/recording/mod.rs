@@ -1,0 +1,3 @@
+//! Recordings: what happened, as JSON Lines in Zstandard frames.
+
+pub mod event;

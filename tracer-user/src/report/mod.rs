@@ -1,0 +1,1 @@
+//! What the ledger found, as data, text and JSON.

@@ -1,0 +1,1 @@
+//! KubeVirt and Harvester overhead arithmetic.
