@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// What a thread (or a whole helper process) is for. Written as `vcpu 3`, `iothread iothread1`, `block-worker`,
 /// `helper virtqemud`, `kernel khugepaged`, `other foo`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(into = "String", try_from = "String")]
+#[serde(into = "String", from = "String")]
 pub enum Role {
     /// Runs a virtual CPU.
     Vcpu(u32),
@@ -89,11 +89,11 @@ impl FromStr for Role {
     }
 }
 
-impl TryFrom<String> for Role {
-    type Error = std::convert::Infallible;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse()
+impl From<String> for Role {
+    fn from(text: String) -> Self {
+        match text.parse() {
+            Ok(role) => role,
+        }
     }
 }
 

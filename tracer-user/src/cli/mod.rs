@@ -19,7 +19,32 @@ enum Command {}
 
 /// Runs the program.
 #[must_use]
+#[expect(unreachable_code, reason = "there is no subcommand yet")]
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    finish(&run(&Cli::parse()))
+}
+
+fn run(cli: &Cli) -> anyhow::Result<()> {
     match cli.command {}
+}
+
+/// Turns what a command returned into an exit status, and its error into one line.
+fn finish(result: &anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever read our output has seen enough, as `head` has.
+        Err(error) if is_broken_pipe(error) => ExitCode::SUCCESS,
+        Err(error) => {
+            let line = format!("{error:#}").replace('\n', " ");
+            anstream::eprintln!("headroom: {line}");
+            exit::status_of(error).into()
+        }
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
+        .any(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
