@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 pub mod exit;
+pub mod lab;
 
 /// Which thread is eating a VM pod's memory headroom, before the kernel kills the VM.
 #[derive(Debug, Parser)]
@@ -15,17 +16,23 @@ pub struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {}
+enum Command {
+    Lab(lab::Args),
+}
 
 /// Runs the program.
 #[must_use]
-#[expect(unreachable_code, reason = "there is no subcommand yet")]
 pub fn main() -> ExitCode {
+    if let Some(code) = crate::lab::actor::play_if_asked() {
+        return code;
+    }
     finish(&run(&Cli::parse()))
 }
 
 fn run(cli: &Cli) -> anyhow::Result<()> {
-    match cli.command {}
+    match &cli.command {
+        Command::Lab(args) => lab::run(args),
+    }
 }
 
 /// Turns what a command returned into an exit status, and its error into one line.

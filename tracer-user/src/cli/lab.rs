@@ -1,0 +1,59 @@
+//! `headroom lab`: reproduces a kill with known ground truth, traces it, and compares.
+
+use std::path::PathBuf;
+
+use crate::cli::exit::{ExitError, Status};
+use crate::lab::scenario::Scenario;
+use crate::lab::{self, Options};
+use crate::units::Bytes;
+
+/// Reproduce a kill in a memcg of its own with known ground truth, trace it, and compare
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example: headroom lab memhold --limit 600MiB")]
+pub struct Args {
+    /// What to reproduce
+    #[arg(value_enum, default_value_t = Scenario::Memhold)]
+    scenario: Scenario,
+    /// Limit of the pod's container, as in 600MiB; another limit makes another guest
+    #[arg(long, value_name = "SIZE")]
+    limit: Option<Bytes>,
+    /// How fast whoever is to blame grows, as in 32MiB/s
+    #[arg(long, value_name = "SIZE/s", value_parser = rate)]
+    rate: Option<Bytes>,
+    /// What backs guest RAM
+    #[arg(long, value_enum, default_value = "ram")]
+    memory: lab::actor::spec::Backend,
+    /// Keep the recording, the report and the truth in this folder
+    #[arg(long, value_name = "DIR")]
+    keep: Option<PathBuf>,
+    /// One JSON document on standard output
+    #[arg(long)]
+    json: bool,
+    /// Only play the scenario and print the truth
+    #[arg(long, hide = true)]
+    no_trace: bool,
+}
+
+fn rate(text: &str) -> Result<Bytes, crate::units::SizeError> {
+    text.strip_suffix("/s").unwrap_or(text).parse()
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Without root, when the scenario cannot be played, or when the tracer's report differs from the truth.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    if !nix::unistd::geteuid().is_root() {
+        let message = "the lab makes cgroups and attaches probes: run it as root";
+        return Err(ExitError::new(Status::Unsupported, message).into());
+    }
+    lab::run(&Options {
+        scenario: args.scenario,
+        limit: args.limit.map(|bytes| bytes.0),
+        rate: args.rate.map(|bytes| bytes.0),
+        backend: args.memory,
+        keep: args.keep.clone(),
+        json: args.json,
+        trace: !args.no_trace,
+    })
+}

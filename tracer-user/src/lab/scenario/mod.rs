@@ -1,0 +1,240 @@
+//! The scenarios.
+
+mod backup_io;
+mod daemon_leak;
+mod guest_only;
+mod kernel_memory;
+mod memhold;
+mod vcpu_overhead;
+mod worker_storm;
+
+use std::path::PathBuf;
+
+use super::actor::spec::{Backend, GuestRam, Step};
+use super::cast;
+use super::plan::{Culprit, MIB, Member, Plan};
+use super::tree::{Identity, Version};
+use crate::role::Role;
+use crate::units::Bytes;
+
+/// How fast guests fill their RAM, bytes per second, where the scenario is not about that.
+const GUEST_RATE: u64 = 128 * MIB;
+
+/// A case to reproduce.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Scenario {
+    /// A helper holds memory while the guest fills its RAM: a vCPU invokes the kill, QEMU dies, the helper is to blame
+    Memhold,
+    /// virtqemud leaks slowly until QEMU is killed
+    DaemonLeak,
+    /// Block workers and an iothread push page cache and heap, as during a backup; no kill
+    BackupIo,
+    /// A helper grows by page tables, sockets and pipes only; no kill
+    KernelMemory,
+    /// A vCPU thread itself is charged for overhead until QEMU is killed
+    VcpuOverhead,
+    /// Hundreds of worker threads that live for milliseconds leave memory behind; no kill
+    WorkerStorm,
+    /// The guest fills its RAM within the budget: nobody is to blame, no kill
+    GuestOnly,
+}
+
+impl Scenario {
+    /// Its name on the command line.
+    #[must_use]
+    pub fn name(self) -> String {
+        clap::ValueEnum::to_possible_value(&self).map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+}
+
+/// What a scenario is made with.
+#[derive(Clone, Debug)]
+pub struct Setting {
+    /// Limit of the container; the scenario's own when absent.
+    pub limit: Option<u64>,
+    /// Growth of whoever is to blame, bytes per second; the scenario's own when absent.
+    pub rate: Option<u64>,
+    /// What backs guest RAM.
+    pub backend: Backend,
+    /// Names of the pod.
+    pub identity: Identity,
+    /// Hierarchy of the memory controller: decides what the kernel charges.
+    pub version: Version,
+    /// A folder for files that the pod writes.
+    pub folder: PathBuf,
+}
+
+/// The limit does not leave room for the scenario.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a limit of {} is too small for this scenario: it takes at least {}", Bytes(*limit), Bytes(*least))]
+pub struct LimitError {
+    /// What was asked for.
+    pub limit: u64,
+    /// The least that works.
+    pub least: u64,
+}
+
+/// Settles the sizes of a scenario.
+///
+/// # Errors
+/// When the limit leaves no room for it.
+pub fn plan(scenario: Scenario, setting: &Setting) -> Result<Plan, LimitError> {
+    match scenario {
+        Scenario::Memhold => memhold::plan(setting),
+        Scenario::DaemonLeak => daemon_leak::plan(setting),
+        Scenario::BackupIo => backup_io::plan(setting),
+        Scenario::KernelMemory => kernel_memory::plan(setting),
+        Scenario::VcpuOverhead => vcpu_overhead::plan(setting),
+        Scenario::WorkerStorm => worker_storm::plan(setting),
+        Scenario::GuestOnly => guest_only::plan(setting),
+    }
+}
+
+/// Sizes that belong together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Sizes {
+    guest: u64,
+    budget: u64,
+    limit: u64,
+}
+
+impl Setting {
+    /// The budget stays as the scenario has it; another limit makes another guest.
+    fn sizes(&self, guest: u64, budget: u64, least_guest: u64) -> Result<Sizes, LimitError> {
+        let limit = self.limit.unwrap_or(guest + budget);
+        let least = budget + least_guest;
+        if limit < least {
+            return Err(LimitError { limit, least });
+        }
+        // Guest RAM comes in huge pages.
+        let guest = (limit - budget) / (2 * MIB) * (2 * MIB);
+        Ok(Sizes { guest, budget, limit })
+    }
+
+    fn rate(&self, default: u64) -> u64 {
+        self.rate.unwrap_or(default)
+    }
+
+    fn ram(&self, bytes: u64) -> GuestRam {
+        GuestRam {
+            bytes,
+            backend: self.backend,
+        }
+    }
+
+    /// A QEMU whose vCPUs fill guest RAM in this phase, each its part.
+    fn filling_qemu(&self, guest: u64, phase: u32, rate: u64) -> Member {
+        let each = guest / u64::from(cast::VCPUS);
+        (0..cast::VCPUS).fold(cast::qemu(self.ram(guest)), |qemu, vcpu| {
+            qemu.with(&format!("CPU {vcpu}/KVM"), |thread| {
+                thread.then(
+                    phase,
+                    Step::Guest {
+                        offset: u64::from(vcpu) * each,
+                        bytes: each,
+                        rate: rate / u64::from(cast::VCPUS),
+                    },
+                )
+            })
+        })
+    }
+
+    /// The helpers of every pod, then the others.
+    fn cast(&self, others: impl IntoIterator<Item = Member>) -> Vec<Member> {
+        let mut cast = cast::helpers(&self.identity);
+        for other in others {
+            // One with work takes the place of its idle self.
+            match cast.iter_mut().find(|member| member.name == other.name) {
+                Some(member) => *member = other,
+                None => cast.push(other),
+            }
+        }
+        cast
+    }
+}
+
+fn culprit(process: &str, role: Role) -> Option<Culprit> {
+    Some(Culprit {
+        process: process.to_owned(),
+        role,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::ValueEnum;
+
+    use super::*;
+    use crate::lab::plan::Program;
+
+    fn setting(limit: Option<u64>) -> Setting {
+        Setting {
+            limit,
+            rate: None,
+            backend: Backend::Ram,
+            identity: Identity::random().expect("/proc is mounted"),
+            version: Version::V1,
+            folder: "/nowhere".into(),
+        }
+    }
+
+    fn steps(plan: &Plan) -> impl Iterator<Item = &Step> {
+        plan.cast.iter().flat_map(|member| {
+            let Program::StandIn(spec) = &member.program;
+            spec.threads
+                .iter()
+                .flat_map(|thread| thread.work.iter().map(|work| &work.step))
+        })
+    }
+
+    fn asked(step: &Step) -> u64 {
+        match step {
+            Step::Storm {
+                threads, bytes_each, ..
+            } => threads * bytes_each,
+            Step::Guest { bytes, .. }
+            | Step::Heap { bytes, .. }
+            | Step::File { bytes, .. }
+            | Step::PageTables { bytes }
+            | Step::UnixSockets { bytes }
+            | Step::TcpSockets { bytes, .. }
+            | Step::Pipes { bytes } => *bytes,
+        }
+    }
+
+    #[test]
+    fn those_that_kill_ask_for_more_than_the_limit_and_the_others_for_less() {
+        for scenario in Scenario::value_variants() {
+            let plan = plan(*scenario, &setting(None)).expect("its own limit suits it");
+            let total: u64 = steps(&plan).map(asked).sum();
+            assert_eq!(total > plan.limit, plan.expect.kill, "{}", scenario.name());
+            assert!(plan.limit <= 700 * MIB);
+            let guest: u64 = steps(&plan)
+                .filter(|step| matches!(step, Step::Guest { .. }))
+                .map(asked)
+                .sum();
+            assert_eq!(guest, plan.guest_ram, "{}", scenario.name());
+        }
+    }
+
+    #[test]
+    fn the_kernel_finds_no_larger_victim_than_qemu() {
+        for scenario in Scenario::value_variants() {
+            let plan = plan(*scenario, &setting(None)).expect("its own limit suits it");
+            let heap: u64 = steps(&plan)
+                .filter(|step| matches!(step, Step::Heap { .. }))
+                .map(asked)
+                .sum();
+            assert!(heap + 64 * MIB < plan.guest_ram, "{}", scenario.name());
+        }
+    }
+
+    #[test]
+    fn a_limit_without_room_is_refused_with_the_least_that_works() {
+        for scenario in Scenario::value_variants() {
+            let error = plan(*scenario, &setting(Some(MIB))).expect_err("no room");
+            let plan = plan(*scenario, &setting(Some(error.least))).expect("the least works");
+            assert!(plan.guest_ram > 0);
+        }
+    }
+}
