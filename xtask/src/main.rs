@@ -1,3 +1,58 @@
-//! Set up, build, test and show headroom.
+//! `cargo xtask`: set up, build, test and show headroom.
 
-fn main() {}
+mod cli;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use xtask::{build, setup, vm};
+
+/// Set up, build, test and show headroom. Whatever is missing for a command is set up first.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Xtask {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Install what the build and the VM lab need: rust-src, bpf-linker, QEMU, a kernel.
+    Setup,
+    /// Build the static binary.
+    Build,
+    /// Run all checks and tests, those on this host and those in VMs. Needs root.
+    Test(cli::test::Test),
+    /// Boot a kernel in an emulated machine and run a command in it.
+    Vm(cli::vm::Vm),
+    /// Reproduce the OOM kill of a VM pod and show who ate the headroom.
+    Lab(cli::lab::Lab),
+}
+
+fn main() -> ExitCode {
+    match run(Xtask::parse().command) {
+        Ok(status) => status,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Setup => {
+            setup::ebpf()?;
+            let kernel = setup::vm(vm::DEFAULT_KERNEL)?;
+            eprintln!("setup: all is there; VMs boot {}", kernel.release);
+        }
+        Command::Build => {
+            println!("{}", build::binaries()?.headroom().display());
+        }
+        Command::Test(test) => test.run()?,
+        Command::Vm(vm) => return vm.run(),
+        Command::Lab(lab) => return lab.run(),
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,9 @@
+//! Set up, build, test and show headroom: the parts that `cargo xtask` and the end-to-end tests share.
+//!
+//! [`setup`] installs what a build or a VM needs, [`build`] makes the binaries, [`vm`] boots a kernel around them.
+
+pub mod build;
+pub mod paths;
+pub mod process;
+pub mod setup;
+pub mod vm;

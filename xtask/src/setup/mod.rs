@@ -1,0 +1,55 @@
+//! Installing what the build and the VM lab need. Everything here is idempotent and fast when nothing is missing.
+
+pub mod bpf_linker;
+pub mod debian;
+pub mod kernel;
+pub mod mirror;
+pub mod qemu;
+pub mod rust_src;
+pub mod rustc;
+
+use std::fs::{self, File};
+
+use anyhow::{Context as _, Result};
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::paths;
+
+pub use kernel::Kernel;
+
+/// What compiling the eBPF object needs: the standard library's source and bpf-linker.
+///
+/// # Errors
+/// In one line, with what to install by hand.
+pub fn ebpf() -> Result<()> {
+    let _lock = lock()?;
+    let rustc = rustc::Rustc::query()?;
+    rust_src::ensure(&rustc)?;
+    bpf_linker::ensure(&rustc)
+}
+
+/// What a VM with a kernel of this line (such as `6.12`) needs: QEMU, the tools to fill its disk, the kernel.
+///
+/// # Errors
+/// In one line, with what to install by hand.
+pub fn vm(line: &str) -> Result<Kernel> {
+    let _lock = lock()?;
+    qemu::ensure()?;
+    kernel::ensure(line)
+}
+
+/// Tells the user what happens, since some steps take minutes.
+pub(crate) fn step(what: &str, does: impl std::fmt::Display) {
+    eprintln!("setup: {what}: {does}");
+}
+
+/// Tests run side by side, and all of them set up: only one may fill the cache.
+fn lock() -> Result<Flock<File>> {
+    let cache = paths::cache()?;
+    fs::create_dir_all(&cache).with_context(|| format!("cannot make the cache {}", cache.display()))?;
+    let path = cache.join(".lock");
+    let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+    Flock::lock(file, FlockArg::LockExclusive)
+        .map_err(|(_, error)| error)
+        .with_context(|| format!("cannot lock {}", path.display()))
+}

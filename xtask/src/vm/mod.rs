@@ -1,0 +1,250 @@
+//! Virtual machines with a kernel of choice, headroom inside, and commands to run.
+//!
+//! ```no_run
+//! # fn main() -> anyhow::Result<()> {
+//! use xtask::vm::Vm;
+//!
+//! let run = Vm::new("doctor").command(["/bin/headroom", "doctor", "--json"]).boot()?;
+//! run.expect_success()?;
+//! println!("{}", run.commands[0].stdout());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The machine is emulated (QEMU's TCG), so it runs anywhere; its CPU offers SVM, so that the kernel in it can load
+//! its own KVM. Whatever a command puts into `/results` is brought back. One VM runs at a time, whoever asks.
+
+pub mod initramfs;
+pub mod program;
+pub mod protocol;
+pub mod real_qemu;
+pub mod results;
+
+mod machine;
+mod run;
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::setup::Kernel;
+use crate::{build, paths, setup};
+use initramfs::Initramfs;
+use protocol::{PLAN, Plan};
+
+pub use protocol::{Cgroup, Status};
+pub use run::{CommandRun, VmRun};
+
+/// The kernel line that is booted where nothing else is asked for.
+pub const DEFAULT_KERNEL: &str = "6.12";
+
+/// Modules for the VM's disks and for file systems on them, in the order to load them. Kernels that lack one have it
+/// built in.
+const DISK_MODULES: [&str; 11] = [
+    "drivers/virtio/virtio",
+    "drivers/virtio/virtio_ring",
+    "drivers/virtio/virtio_pci_modern_dev",
+    "drivers/virtio/virtio_pci_legacy_dev",
+    "drivers/virtio/virtio_pci",
+    "drivers/block/virtio_blk",
+    "lib/crc16",
+    "crypto/crc32c_generic",
+    "fs/mbcache",
+    "fs/jbd2/jbd2",
+    "fs/ext4/ext4",
+];
+
+/// Modules for real VMs inside the VM.
+const KVM_MODULES: [&str; 3] = ["virt/lib/irqbypass", "arch/x86/kvm/kvm", "arch/x86/kvm/kvm-amd"];
+
+/// A VM to be booted.
+#[derive(Clone, Debug)]
+pub struct Vm {
+    name: String,
+    kernel: String,
+    cgroup: Cgroup,
+    real: bool,
+    memory_mib: Option<u32>,
+    timeout: Duration,
+    echo: bool,
+    files: Vec<(PathBuf, String)>,
+    programs: Vec<PathBuf>,
+    commands: Vec<Vec<String>>,
+}
+
+impl Vm {
+    /// A VM with the default kernel and cgroup v2. What it leaves is kept in `target/vm/NAME`.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            kernel: DEFAULT_KERNEL.to_owned(),
+            cgroup: Cgroup::default(),
+            real: false,
+            memory_mib: None,
+            timeout: Duration::from_secs(120),
+            echo: false,
+            files: Vec::new(),
+            programs: Vec::new(),
+            commands: Vec::new(),
+        }
+    }
+
+    /// Boots the newest kernel of this line, such as `6.12`.
+    #[must_use]
+    pub fn kernel(mut self, line: &str) -> Self {
+        line.clone_into(&mut self.kernel);
+        self
+    }
+
+    /// Mounts this version of memory cgroups.
+    #[must_use]
+    pub fn cgroup(mut self, version: Cgroup) -> Self {
+        self.cgroup = version;
+        self
+    }
+
+    /// Brings KVM and a real `qemu-system-x86_64`, and a disk with ext4 at `/var/tmp`.
+    #[must_use]
+    pub fn real(mut self, real: bool) -> Self {
+        self.real = real;
+        self
+    }
+
+    /// Gives the VM this much memory; by default 1 GiB, and 2 GiB with a real QEMU inside.
+    #[must_use]
+    pub fn memory_mib(mut self, mib: u32) -> Self {
+        self.memory_mib = Some(mib);
+        self
+    }
+
+    /// Gives up after this time from power-on; by default 120 s.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Prints what the commands write while they run.
+    #[must_use]
+    pub fn echo(mut self, echo: bool) -> Self {
+        self.echo = echo;
+        self
+    }
+
+    /// Puts a file of the host into the VM. A program must be static; see [`Vm::program`] for others.
+    #[must_use]
+    pub fn file(mut self, host: impl Into<PathBuf>, guest: &str) -> Self {
+        self.files.push((host.into(), guest.to_owned()));
+        self
+    }
+
+    /// Puts a program of the host with its libraries into the VM, at the same path.
+    #[must_use]
+    pub fn program(mut self, host: impl Into<PathBuf>) -> Self {
+        self.programs.push(host.into());
+        self
+    }
+
+    /// Runs a command, after those added before. Whatever it leaves running is killed when it ends.
+    #[must_use]
+    pub fn command<I, S>(mut self, words: I) -> Self
+    where
+        I: IntoIterator<Item = S>,
+        S: Into<String>,
+    {
+        self.commands.push(words.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Sets up, builds, boots, runs the commands, and brings the results.
+    ///
+    /// # Errors
+    /// When the VM does not get to its end: setup or build failed, the kernel panicked, init failed, or time was up.
+    /// A command that fails is no error here: see [`VmRun::expect_success`].
+    pub fn boot(self) -> Result<VmRun> {
+        let kernel = setup::vm(&self.kernel)?;
+        if self.cgroup == Cgroup::V1 && !kernel.line.cgroup_v1 {
+            anyhow::bail!("Debian's {} kernels have no v1 memory controller", self.kernel);
+        }
+        let binaries = build::binaries()?;
+        let folder = paths::target().join("vm").join(&self.name);
+        let _one_at_a_time = lock(&folder)?;
+        let initramfs = folder.join("initramfs.cpio");
+        self.pack(&kernel, &binaries, &initramfs)?;
+        let machine = machine::Machine {
+            folder: &folder,
+            kernel: &kernel,
+            memory_mib: self.memory_mib.unwrap_or(if self.real { 2048 } else { 1024 }),
+            initramfs,
+            scratch_disk: self.real,
+        };
+        run::run(&machine, self.commands, self.timeout, self.echo)
+            .with_context(|| format!("VM {} ({}; see {})", self.name, kernel.release, folder.display()))
+    }
+
+    /// Writes the initramfs.
+    fn pack(&self, kernel: &Kernel, binaries: &build::Binaries, path: &Path) -> Result<()> {
+        let mut initramfs = Initramfs::create(path)?;
+        initramfs.file(&binaries.vm_init(), "init")?;
+        initramfs.file(&binaries.headroom(), "bin/headroom")?;
+        for (host, guest) in &self.files {
+            initramfs.file(host, guest)?;
+        }
+        for program in &self.programs {
+            pack_at_same_path(&mut initramfs, &program::with_libraries(program)?)?;
+        }
+        let mut modules = DISK_MODULES.to_vec();
+        if self.real {
+            pack_at_same_path(&mut initramfs, &real_qemu::files()?)?;
+            modules.extend(KVM_MODULES);
+        }
+        let mut plan = Plan {
+            cgroup: self.cgroup,
+            modules: Vec::new(),
+            scratch_disk: self.real,
+            commands: self.commands.clone(),
+        };
+        for file in modules.iter().filter_map(|module| kernel.module(module)) {
+            let name = file
+                .file_name()
+                .and_then(|name| name.to_str())
+                .context("a module has a name")?;
+            let guest = format!("lib/modules/{name}");
+            initramfs.file(&file, &guest)?;
+            plan.modules.push(format!("/{guest}"));
+        }
+        initramfs.content(PLAN, &serde_json::to_vec(&plan)?)?;
+        initramfs.finish()
+    }
+}
+
+fn pack_at_same_path<'a>(initramfs: &mut Initramfs, files: impl IntoIterator<Item = &'a PathBuf>) -> Result<()> {
+    for file in files {
+        let name = file
+            .to_str()
+            .with_context(|| format!("{} is not text", file.display()))?;
+        initramfs.file(file, name)?;
+    }
+    Ok(())
+}
+
+/// Waits until no other VM runs: side by side they would only take each other's time, and miss their deadlines. Then
+/// empties `folder`.
+fn lock(folder: &Path) -> Result<Flock<File>> {
+    let parent = folder.parent().context("target/vm has a parent")?;
+    fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
+    let path = parent.join(".lock");
+    let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+    let lock = Flock::lock(file, FlockArg::LockExclusive)
+        .map_err(|(_, error)| error)
+        .with_context(|| format!("cannot lock {}", path.display()))?;
+    if folder.exists() {
+        fs::remove_dir_all(folder).with_context(|| format!("cannot empty {}", folder.display()))?;
+    }
+    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    Ok(lock)
+}
