@@ -6,6 +6,7 @@
 
 pub mod cli;
 pub mod collect;
+pub mod escape;
 pub mod lab;
 pub mod ledger;
 pub mod node;
