@@ -8,11 +8,14 @@
 pub mod actor;
 pub mod cast;
 pub mod cleanup;
+pub mod compare;
+pub mod output;
 pub mod plan;
 mod run;
 pub mod scenario;
 pub mod spawn;
 pub mod stage;
+pub mod trace;
 pub mod tree;
 pub mod truth;
 

@@ -1,19 +1,28 @@
 //! A run of the lab from beginning to end.
 
+use std::fs;
 use std::io::Write;
-use std::path::PathBuf;
+use std::num::NonZero;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use serde::Serialize;
+use serde_json::Value;
 
 use super::actor::spec::Backend;
 use super::cleanup;
+use super::compare::{self, compare};
+use super::output::{self, Document};
+use super::plan::Plan;
 use super::scenario::{self, Scenario, Setting};
 use super::stage::{Outcome, Stage};
+use super::trace::{self, Recorder, TraceError};
 use super::tree::{self, Hierarchy, Identity, Tree};
 use super::truth::Entry;
 use crate::cli::exit::{ExitError, Status};
-use crate::units::Bytes;
+
+/// Name of the recording, in the lab's own folder and where it is kept.
+const RECORDING: &str = "recording.jsonl.zst";
 
 /// What to run, checked.
 #[derive(Clone, Debug)]
@@ -73,11 +82,28 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     };
     let plan =
         scenario::plan(options.scenario, &setting).map_err(|error| ExitError::new(Status::Usage, error.to_string()))?;
-    let tree = Tree::create(&hierarchy, &setting.identity, plan.limit)?;
-    let mut stage = Stage::start(&tree, &plan)?;
+    let played = play(options, &plan, &hierarchy, &setting)?;
+    conclude(options, &played)
+}
+
+/// What came of a run.
+struct Run {
+    played: Played,
+    /// The report, as data and to be read, when there was a tracer.
+    report: Option<(Value, Vec<u8>)>,
+}
+
+fn play(options: &Options, plan: &Plan, hierarchy: &Hierarchy, setting: &Setting) -> anyhow::Result<Run> {
+    let tree = Tree::create(hierarchy, &setting.identity, plan.limit)?;
+    let mut stage = Stage::start(&tree, plan)?;
+    let file = setting.folder.join(RECORDING);
+    let recorder = options
+        .trace
+        .then(|| Recorder::start(&tree.relative(), &file))
+        .transpose()
+        .map_err(with_status)?;
     let before = tree.kernel_memory();
-    let outcome = stage.play()?;
-    let killed = match outcome {
+    let killed = match stage.play()? {
         Outcome::Survived => None,
         Outcome::Killed(name) => Some(name),
     };
@@ -93,46 +119,67 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         kernel_growth,
         allocated: stage.truth().entries(),
     };
-    print_truth(options, &played)?;
-    let died = played.killed.as_deref() == Some("qemu");
-    anyhow::ensure!(
-        died == plan.expect.kill,
-        "expected {}, got {}",
-        if plan.expect.kill { "a kill" } else { "no kill" },
-        played.killed.as_deref().unwrap_or("none")
-    );
-    Ok(())
+    let report = match recorder {
+        Some(recorder) => {
+            // A kill that the plan does not have may have happened; the recorder ends by itself then, too.
+            recorder.finish(tree.oom_kills() > 0).map_err(with_status)?;
+            let report = (trace::report_json(&file)?, trace::report_text(&file)?);
+            keep(options, &file, &report.0, &played)?;
+            Some(report)
+        }
+        None => None,
+    };
+    Ok(Run { played, report })
 }
 
-fn print_truth(options: &Options, played: &Played) -> anyhow::Result<()> {
+/// Exit statuses of `headroom record` are the lab's own: a node that cannot trace cannot run the lab.
+fn with_status(error: TraceError) -> anyhow::Error {
+    match &error {
+        TraceError::Failed { status, .. } if status.code() == Some(Status::Unsupported as i32) => {
+            ExitError::new(Status::Unsupported, error.to_string()).into()
+        }
+        _ => error.into(),
+    }
+}
+
+fn keep(options: &Options, file: &Path, report: &Value, played: &Played) -> anyhow::Result<()> {
+    let Some(folder) = &options.keep else { return Ok(()) };
+    let failed = || format!("cannot keep the recording in {}", folder.display());
+    fs::create_dir_all(folder).with_context(failed)?;
+    fs::copy(file, folder.join(RECORDING)).with_context(failed)?;
+    fs::write(folder.join("report.json"), serde_json::to_vec_pretty(report)?).with_context(failed)?;
+    fs::write(folder.join("truth.json"), serde_json::to_vec_pretty(played)?).with_context(failed)
+}
+
+fn conclude(options: &Options, run: &Run) -> anyhow::Result<()> {
+    let cpus = std::thread::available_parallelism().map_or(1, NonZero::get) as u64;
+    let checks = match &run.report {
+        Some((report, _)) => compare(&run.played, report, cpus),
+        None => vec![compare::killed(&run.played)],
+    };
+    let ok = checks.iter().all(|check| check.ok);
     let mut out = std::io::stdout().lock();
     if options.json {
-        serde_json::to_writer_pretty(&mut out, played)?;
+        let document = Document {
+            schema: Document::SCHEMA,
+            scenario: options.scenario.name(),
+            truth: &run.played,
+            report: run.report.as_ref().map(|(report, _)| report),
+            checks: &checks,
+            ok,
+        };
+        serde_json::to_writer_pretty(&mut out, &document)?;
         writeln!(out)?;
-        return Ok(());
+    } else {
+        match &run.report {
+            Some((_, text)) => out.write_all(text)?,
+            None => output::truth(&mut out, &run.played)?,
+        }
+        writeln!(out)?;
+        output::checks(&mut out, &checks)?;
     }
-    writeln!(
-        out,
-        "limit {}, guest RAM {}, killed: {}",
-        Bytes(played.limit),
-        Bytes(played.guest_ram),
-        played.killed.as_deref().unwrap_or("nothing")
-    )?;
-    if let Some(growth) = played.kernel_growth {
-        writeln!(out, "kernel memory grew by {}", Bytes(growth))?;
-    }
-    for entry in &played.allocated {
-        let Entry { key, bytes, exact } = entry;
-        writeln!(
-            out,
-            "{:<10} {:<22} {:<10} {:<9} {:>11}{}",
-            key.process,
-            key.role.to_string(),
-            key.kind,
-            key.region,
-            Bytes(*bytes),
-            if *exact { "" } else { " at least" }
-        )?;
-    }
+    out.flush()?;
+    let wrong = checks.iter().filter(|check| !check.ok).count();
+    anyhow::ensure!(ok, "{wrong} of {} checks differ from the truth", checks.len());
     Ok(())
 }

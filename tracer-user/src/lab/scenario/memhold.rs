@@ -39,7 +39,7 @@ pub(super) fn plan(setting: &Setting) -> Result<Plan, LimitError> {
         limit: sizes.limit,
         cast: setting.cast([helper, qemu]),
         expect: Expect {
-            culprit: culprit("memhold", cast::helper("memhold")),
+            culprit: culprit("memhold", Role::Other("memhold".to_owned())),
             kill: true,
             invokers: (0..cast::VCPUS).map(Role::Vcpu).collect(),
         },
