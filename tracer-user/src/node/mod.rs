@@ -8,13 +8,17 @@ use std::path::{Path, PathBuf};
 
 pub mod bounded;
 pub mod cgroup;
+pub mod guest_ram;
+pub mod maps;
 pub mod memory_stat;
 pub mod process;
+pub mod qemu_args;
 pub mod roles;
 #[cfg(test)]
 mod test_tree;
 
 pub use cgroup::{CgroupVersion, Hierarchy, Memcg};
+pub use guest_ram::{GuestRam, Resident};
 pub use process::{Process, Thread};
 
 /// A node, seen through the root of its file system: `/` for the one headroom runs on.

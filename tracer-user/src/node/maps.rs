@@ -1,0 +1,133 @@
+//! /proc/PID/maps and smaps, as a stream: a hostile process can have 65,530 mappings with a kilobyte of name each.
+//!
+//! Unlike procfs's reader this one skips a line that it does not understand, reads names that are not UTF-8, and can
+//! stop early, which spares the kernel the page tables of what follows.
+
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::ops::ControlFlow;
+use std::path::Path;
+
+/// Most that is read of either file.
+const LIMIT: u64 = 256 << 20;
+
+/// A mapping.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Mapping {
+    /// First address.
+    pub start: u64,
+    /// One past the last address.
+    pub end: u64,
+    /// It may be read and written.
+    pub read_write: bool,
+    /// Device of its file: major and minor number.
+    pub device: (u32, u32),
+    /// Inode of its file; 0 without one.
+    pub inode: u64,
+    /// Path or name; empty for anonymous memory.
+    pub path: String,
+    /// Resident bytes (smaps only; without huge pages of hugetlbfs).
+    pub rss: u64,
+    /// Resident bytes in huge pages of hugetlbfs (smaps only).
+    pub hugetlb: u64,
+    /// `VmFlags`, such as `rd wr dc hg` (smaps only).
+    pub flags: String,
+}
+
+impl Mapping {
+    /// Its length, bytes.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.end.saturating_sub(self.start)
+    }
+
+    /// It has no addresses.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether smaps shows this flag.
+    #[must_use]
+    pub fn has_flag(&self, flag: &str) -> bool {
+        self.flags.split_ascii_whitespace().any(|found| found == flag)
+    }
+}
+
+/// Calls `visit` for each mapping in the order of addresses, until it breaks. `None` when the file cannot be read.
+pub fn for_each(path: &Path, mut visit: impl FnMut(Mapping) -> ControlFlow<()>) -> Option<()> {
+    let mut reader = BufReader::new(File::open(path).ok()?.take(LIMIT));
+    let mut line = Vec::new();
+    let mut current: Option<Mapping> = None;
+    loop {
+        line.clear();
+        let read = match reader.read_until(b'\n', &mut line) {
+            Ok(read) => read,
+            // The process ended: what was seen of it is no longer true.
+            Err(_) => return None,
+        };
+        let text = String::from_utf8_lossy(&line);
+        let text = text.trim_end();
+        // The fields of smaps start with a capital, addresses are in lower-case hexadecimal.
+        if read > 0 && text.starts_with(|c: char| c.is_ascii_uppercase()) {
+            if let Some(mapping) = &mut current {
+                read_field(mapping, text);
+            }
+            continue;
+        }
+        if let Some(complete) = current.take()
+            && visit(complete).is_break()
+        {
+            return Some(());
+        }
+        if read == 0 {
+            return Some(());
+        }
+        current = parse_line(text);
+    }
+}
+
+/// `7f1c-7f1d rw-p 00000000 00:01 2048    /memfd:memory-backend-memfd (deleted)`
+fn parse_line(text: &str) -> Option<Mapping> {
+    let mut rest = text;
+    let mut field = || {
+        let (field, tail) = rest.split_once(' ').unwrap_or((rest, ""));
+        rest = tail;
+        field
+    };
+    let (start, end) = field().split_once('-')?;
+    let permissions = field();
+    let _offset = field();
+    let (major, minor) = field().split_once(':')?;
+    let inode = field().parse().ok()?;
+    let hex = |digits| u64::from_str_radix(digits, 16).ok();
+    let number = |digits| u32::from_str_radix(digits, 16).ok();
+    Some(Mapping {
+        start: hex(start)?,
+        end: hex(end)?,
+        read_write: permissions.starts_with("rw"),
+        device: (number(major)?, number(minor)?),
+        inode,
+        path: rest.trim_start().to_owned(),
+        ..Mapping::default()
+    })
+}
+
+fn read_field(mapping: &mut Mapping, text: &str) {
+    let Some((key, value)) = text.split_once(':') else {
+        return;
+    };
+    let value = value.trim();
+    let bytes = || {
+        value
+            .strip_suffix(" kB")
+            .and_then(|kib| kib.parse::<u64>().ok())
+            .map_or(0, |kib| kib.saturating_mul(1024))
+    };
+    match key {
+        "Rss" => mapping.rss = bytes(),
+        "Shared_Hugetlb" | "Private_Hugetlb" => mapping.hugetlb = mapping.hugetlb.saturating_add(bytes()),
+        "VmFlags" => value.clone_into(&mut mapping.flags),
+        _ => {}
+    }
+}
