@@ -9,8 +9,11 @@ use std::path::{Path, PathBuf};
 pub mod bounded;
 pub mod cgroup;
 pub mod guest_ram;
+pub mod identity;
 pub mod maps;
 pub mod memory_stat;
+pub mod pod_path;
+pub mod pods;
 pub mod process;
 pub mod qemu_args;
 pub mod roles;
@@ -19,6 +22,7 @@ mod test_tree;
 
 pub use cgroup::{CgroupVersion, Hierarchy, Memcg};
 pub use guest_ram::{GuestRam, Resident};
+pub use pods::VmPod;
 pub use process::{Process, Thread};
 
 /// A node, seen through the root of its file system: `/` for the one headroom runs on.
