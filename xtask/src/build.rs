@@ -30,12 +30,6 @@ impl Binaries {
     pub fn vm_init(&self) -> PathBuf {
         self.folder.join("vm-init")
     }
-
-    /// The folder that holds them.
-    #[must_use]
-    pub fn folder(&self) -> &std::path::Path {
-        &self.folder
-    }
 }
 
 /// The binaries, built once per process unless `cargo xtask test` has done so.

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use xtask::{build, setup, vm};
+use xtask::build;
 
 /// Set up, build, test and show headroom. Whatever is missing for a command is set up first.
 #[derive(Debug, Parser)]
@@ -19,7 +19,7 @@ struct Xtask {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Install what the build and the VM lab need: rust-src, bpf-linker, QEMU, a kernel.
-    Setup,
+    Setup(cli::setup::Setup),
     /// Build the static binary.
     Build,
     /// Run all checks and tests, those on this host and those in VMs. Needs root.
@@ -42,11 +42,7 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<ExitCode> {
     match command {
-        Command::Setup => {
-            setup::ebpf()?;
-            let kernel = setup::vm(vm::DEFAULT_KERNEL)?;
-            eprintln!("setup: all is there; VMs boot {}", kernel.release);
-        }
+        Command::Setup(setup) => setup.run()?,
         Command::Build => {
             println!("{}", build::binaries()?.headroom().display());
         }

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use nix::unistd::geteuid;
 use xtask::process::{cargo, find, run};
-use xtask::{build, setup, vm};
+use xtask::{build, paths, setup, vm};
 
 /// Run all checks and tests, those on this host and those in VMs. Needs root.
 ///
@@ -37,9 +37,10 @@ impl Test {
             lint()?;
         }
         step("build");
-        let binaries = build::binaries()?;
+        // With all targets the binaries share their dependencies' features, and so their builds, with the tests.
+        run(cargo().args(["build", "--quiet", "--all-targets"]).args(WORKSPACE)).context("headroom does not build")?;
         let tests = |mut command: Command| {
-            command.env(build::BUILT, binaries.folder());
+            command.env(build::BUILT, paths::binaries());
             command
         };
         step("tests");

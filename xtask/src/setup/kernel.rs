@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 
 use super::debian::{Archive, Suite};
 use super::step;
@@ -56,11 +56,8 @@ impl Kernel {
 /// # Errors
 /// For an unknown line, or when it can be neither found nor downloaded.
 pub fn ensure(name: &str) -> Result<Kernel> {
-    let Some(line) = LINES.iter().find(|line| line.name == name) else {
-        let known: Vec<&str> = LINES.iter().map(|line| line.name).collect();
-        bail!("there is no kernel line {name}; there is {}", known.join(", "));
-    };
-    let folder = paths::cache()?.join("kernels").join(line.name);
+    let line = find(name)?;
+    let folder = cached(line)?;
     if !folder.is_dir() {
         download(line, &folder).with_context(|| {
             format!(
@@ -70,6 +67,39 @@ pub fn ensure(name: &str) -> Result<Kernel> {
         })?;
     }
     open(line, &folder)
+}
+
+/// Puts the newest kernel of a line into the cache, in place of the one that is there.
+///
+/// # Errors
+/// As [`ensure`]; the old kernel stays then.
+pub fn update(name: &str) -> Result<()> {
+    let line = find(name)?;
+    let folder = cached(line)?;
+    // Beside the old one first, so that a failure leaves that in place.
+    let new = folder.with_file_name(format!("{}.new", line.name));
+    remove(&new)?;
+    download(line, &new)?;
+    remove(&folder)?;
+    fs::rename(&new, &folder).with_context(|| format!("cannot put {} in place", folder.display()))
+}
+
+fn find(name: &str) -> Result<&'static Line> {
+    LINES.iter().find(|line| line.name == name).with_context(|| {
+        let known: Vec<&str> = LINES.iter().map(|line| line.name).collect();
+        format!("there is no kernel line {name}; there is {}", known.join(", "))
+    })
+}
+
+fn remove(folder: &Path) -> Result<()> {
+    if folder.is_dir() {
+        fs::remove_dir_all(folder).with_context(|| format!("cannot remove {}", folder.display()))?;
+    }
+    Ok(())
+}
+
+fn cached(line: &Line) -> Result<PathBuf> {
+    Ok(paths::cache()?.join("kernels").join(line.name))
 }
 
 fn download(line: &Line, folder: &Path) -> Result<()> {

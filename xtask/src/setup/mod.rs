@@ -38,6 +38,15 @@ pub fn vm(line: &str) -> Result<Kernel> {
     kernel::ensure(line)
 }
 
+/// Replaces the kernel of this line in the cache by the newest one.
+///
+/// # Errors
+/// When it cannot be downloaded; the old one stays then.
+pub fn update_kernel(line: &str) -> Result<()> {
+    let _lock = lock()?;
+    kernel::update(line)
+}
+
 /// Tells the user what happens, since some steps take minutes.
 pub(crate) fn step(what: &str, does: impl std::fmt::Display) {
     eprintln!("setup: {what}: {does}");

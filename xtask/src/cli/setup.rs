@@ -1,0 +1,26 @@
+//! `cargo xtask setup`.
+
+use anyhow::Result;
+use clap::Args;
+use xtask::setup;
+use xtask::vm::DEFAULT_KERNEL;
+
+/// Install what the build and the VM lab need: rust-src, bpf-linker, QEMU, a kernel.
+#[derive(Debug, Args)]
+pub struct Setup {
+    /// Fetch the newest kernel even if there is one.
+    #[arg(long)]
+    update: bool,
+}
+
+impl Setup {
+    pub fn run(&self) -> Result<()> {
+        setup::ebpf()?;
+        if self.update {
+            setup::update_kernel(DEFAULT_KERNEL)?;
+        }
+        let kernel = setup::vm(DEFAULT_KERNEL)?;
+        eprintln!("setup: all is there; VMs boot {}", kernel.release);
+        Ok(())
+    }
+}
