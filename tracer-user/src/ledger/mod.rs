@@ -1,1 +1,258 @@
 //! Adds events up: accounts, regions, kinds, reconciliation.
+//!
+//! Pure and without I/O: a live tracer and a replayed recording feed the same [`Ledger`] and get the same figures.
+//!
+//! All growth is counted from a pod's first sample to the end of its window, which is the kill, else the last sample.
+
+mod account;
+mod culprit;
+mod pod;
+mod reconcile;
+mod resolve;
+mod series;
+
+use std::collections::{BTreeMap, HashMap};
+
+use tracer_common::{Kind, Region};
+
+pub use account::{Account, Cells, Flow, ThreadKey};
+pub use culprit::{Culprit, Entity, culprit};
+pub use pod::{PodLedger, Sizes};
+pub use reconcile::{Disagreement, KindCheck, Reconciliation, Worst};
+pub use resolve::{Resolved, ThreadGrowth};
+pub use series::{Point, Series};
+
+use crate::recording::event::{Body, Charge, Event, FileCache, Footer, Header, Loss, Oom, Process, Thread};
+
+/// Threads kept apart; beyond that those that ended are added up by role, so that a recording of hours with short
+/// threads stays bounded.
+const MAX_THREADS: usize = 16 << 10;
+
+/// Everything that events add up to.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    header: Header,
+    pods: BTreeMap<u32, PodLedger>,
+    threads: HashMap<ThreadKey, Thread>,
+    processes: HashMap<u32, Process>,
+    /// Pod of a memcg, and whether what is charged there counts against the pod's limit.
+    memcgs: HashMap<u64, (u32, bool)>,
+    /// Everything charged anywhere, whenever: what the footer is checked against.
+    sums: BTreeMap<(u64, Kind, Region), Flow>,
+    loss: Loss,
+    footer: Option<Footer>,
+    first_t: Option<u64>,
+    last_t: u64,
+}
+
+impl Ledger {
+    /// An empty ledger.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds an event.
+    pub fn apply(&mut self, event: &Event) {
+        let t = event.t;
+        if !matches!(event.body, Body::Header(_)) || t > 0 {
+            self.first_t.get_or_insert(t);
+        }
+        self.last_t = self.last_t.max(t);
+        match &event.body {
+            Body::Header(header) => self.header = header.clone(),
+            Body::Pod(pod) => {
+                for memcg in &pod.memcgs {
+                    self.memcgs.insert(memcg.id, (pod.pod, memcg.counted));
+                }
+                self.memcgs.insert(pod.memcg, (pod.pod, true));
+                self.pods.entry(pod.pod).or_default().describe(pod);
+            }
+            Body::Process(process) => self.process(process),
+            Body::Thread(thread) => self.thread(thread),
+            Body::Charge(charge) => self.charge(t, charge),
+            Body::Sample(sample) => {
+                let tolerance = self.tolerance();
+                if let Some(pod) = self.pods.get_mut(&sample.pod) {
+                    pod.sample(t, sample, tolerance);
+                }
+                if self.threads.len() > MAX_THREADS {
+                    self.fold();
+                }
+            }
+            Body::Reclaim(reclaim) => {
+                if let Some((pod, _)) = self.memcgs.get(&reclaim.memcg)
+                    && let Some(pod) = self.pods.get_mut(pod)
+                {
+                    pod.reclaim(t, reclaim);
+                }
+            }
+            Body::Oom(oom) => self.oom(t, oom),
+            Body::Loss(loss) => self.loss = *loss,
+            Body::Footer(footer) => {
+                self.loss = footer.loss;
+                self.footer = Some(footer.clone());
+            }
+            Body::Unknown => {}
+        }
+    }
+
+    fn process(&mut self, process: &Process) {
+        self.processes.insert(process.pid, process.clone());
+    }
+
+    fn thread(&mut self, thread: &Thread) {
+        let key = ThreadKey {
+            tid: thread.tid,
+            start_ns: thread.start_ns,
+        };
+        self.threads.insert(key, thread.clone());
+    }
+
+    fn charge(&mut self, t: u64, charge: &Charge) {
+        self.sums
+            .entry((charge.memcg, charge.kind, charge.region))
+            .or_default()
+            .add(charge.charged, charge.uncharged);
+        if let Some((pod, counted)) = self.memcgs.get(&charge.memcg)
+            && let Some(pod) = self.pods.get_mut(pod)
+        {
+            pod.charge(t, charge, *counted);
+        }
+    }
+
+    fn oom(&mut self, t: u64, oom: &Oom) {
+        let of = |memcg: &u64| self.memcgs.get(memcg).map(|(pod, _)| *pod);
+        let pod = oom.pod.or_else(|| of(&oom.memcg)).or_else(|| of(&oom.oom_memcg));
+        if let Some(pod) = pod.and_then(|pod| self.pods.get_mut(&pod)) {
+            pod.oom(t, oom);
+        }
+    }
+
+    /// Adds threads that ended to the sums of their role and forgets them.
+    fn fold(&mut self) {
+        let Self {
+            pods,
+            threads,
+            processes,
+            ..
+        } = self;
+        let mut kept: std::collections::HashSet<u32> = std::collections::HashSet::new();
+        threads.retain(|key, thread| {
+            if !thread.exited || pods.values().any(|pod| pod.is_late(*key)) {
+                kept.insert(thread.pid);
+                return true;
+            }
+            let entity = entity_of(Some(thread), processes);
+            for pod in pods.values_mut() {
+                pod.fold(*key, &entity);
+            }
+            false
+        });
+        processes.retain(|pid, process| !process.exited || kept.contains(pid));
+    }
+
+    /// The recording's header.
+    #[must_use]
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// The pods, by their number.
+    pub fn pods(&self) -> impl Iterator<Item = &PodLedger> {
+        self.pods.values()
+    }
+
+    /// What was last said about a thread.
+    #[must_use]
+    pub fn thread_of(&self, key: ThreadKey) -> Option<&Thread> {
+        self.threads.get(&key)
+    }
+
+    /// What was last said about a process.
+    #[must_use]
+    pub fn process_of(&self, pid: u32) -> Option<&Process> {
+        self.processes.get(&pid)
+    }
+
+    /// Who a thread belongs to when blame is given: its role within QEMU, or its process as a whole.
+    #[must_use]
+    pub fn entity(&self, key: ThreadKey) -> Entity {
+        if key.tid == 0 {
+            return Entity::overflow();
+        }
+        entity_of(self.threads.get(&key), &self.processes)
+    }
+
+    /// Everything that is known to be lost.
+    #[must_use]
+    pub fn loss(&self) -> Loss {
+        self.loss
+    }
+
+    /// The footer, once it came.
+    #[must_use]
+    pub fn footer(&self) -> Option<&Footer> {
+        self.footer.as_ref()
+    }
+
+    /// Files that took page cache of a pod, the largest first.
+    #[must_use]
+    pub fn files(&self, pod: u32) -> Vec<&FileCache> {
+        let of_pod = |file: &&FileCache| self.memcgs.get(&file.memcg).is_some_and(|(number, _)| *number == pod);
+        let mut files: Vec<_> = self
+            .footer
+            .iter()
+            .flat_map(|footer| &footer.files)
+            .filter(of_pod)
+            .collect();
+        files.sort_by_key(|file| std::cmp::Reverse(file.bytes));
+        files
+    }
+
+    /// First and last time of any event, CLOCK_BOOTTIME nanoseconds.
+    #[must_use]
+    pub fn window(&self) -> (u64, u64) {
+        (self.first_t.unwrap_or(self.last_t), self.last_t)
+    }
+
+    /// How far usage may run ahead of what was charged, bytes: each CPU may hold a batch of 64 pages.
+    ///
+    /// kernel: mm/memcontrol.c MEMCG_CHARGE_BATCH and `memcg_stock` (one memcg per CPU up to 6.15).
+    #[must_use]
+    pub fn tolerance(&self) -> u64 {
+        64_u64
+            .saturating_mul(self.header.page_size.max(4096))
+            .saturating_mul(u64::from(self.header.cpus.max(1)))
+    }
+
+    /// Where the ledger's own sums differ from the footer's, which were read from the kernel's maps.
+    #[must_use]
+    pub fn disagreements(&self) -> Vec<Disagreement> {
+        self.footer
+            .as_ref()
+            .map_or_else(Vec::new, |footer| reconcile::against_footer(&self.sums, footer))
+    }
+}
+
+fn entity_of(thread: Option<&Thread>, processes: &HashMap<u32, Process>) -> Entity {
+    let Some(thread) = thread else {
+        return Entity::unknown();
+    };
+    match processes.get(&thread.pid) {
+        // QEMU is told apart by what its threads do, everything else is blamed as a whole.
+        Some(process) if process.name == "qemu" => Entity::new(&thread.role, &process.name),
+        Some(process) if is_of_its_own(&thread.role) => Entity::new(&thread.role, &process.name),
+        Some(process) => Entity::new(&process.role, &process.name),
+        None => Entity::new(&thread.role, &thread.comm),
+    }
+}
+
+/// Kernel threads, which live in the process of QEMU or of their own, keep their role.
+fn is_of_its_own(role: &crate::role::Role) -> bool {
+    use crate::role::Role;
+    matches!(role, Role::Vhost | Role::IoUring | Role::Kvm | Role::Kernel(_))
+}
+
+#[cfg(test)]
+mod tests;

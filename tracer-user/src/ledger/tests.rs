@@ -1,0 +1,260 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::recording::event::{Memcg, Pod, Sample, Total};
+use crate::role::Role;
+
+const MEMCG: u64 = 10;
+const QEMU: u32 = 100;
+
+fn event(t: u64, body: Body) -> Event {
+    Event { t, body }
+}
+
+fn pod() -> Event {
+    let memcg = |id, counted| Memcg {
+        id,
+        path: format!("/pod/{id}"),
+        counted,
+    };
+    event(
+        1,
+        Body::Pod(Pod {
+            pod: 1,
+            memcg: MEMCG,
+            qemu_pid: QEMU,
+            memcgs: vec![memcg(MEMCG, true), memcg(MEMCG + 1, true), memcg(MEMCG + 2, false)],
+            ..Pod::default()
+        }),
+    )
+}
+
+fn qemu(before_attach: bool) -> Event {
+    event(
+        1,
+        Body::Process(Process {
+            pid: QEMU,
+            start_ns: 0,
+            pod: Some(1),
+            memcg: MEMCG,
+            comm: "qemu-system-x86".to_owned(),
+            name: "qemu".to_owned(),
+            role: Role::MainLoop,
+            rss: 0,
+            before_attach,
+            exited: false,
+        }),
+    )
+}
+
+fn thread(tid: u32, role: Role, exited: bool) -> Event {
+    event(
+        1,
+        Body::Thread(Thread {
+            tid,
+            start_ns: 0,
+            pid: QEMU,
+            pod: Some(1),
+            comm: "t".to_owned(),
+            role,
+            exited,
+        }),
+    )
+}
+
+fn charge(t: u64, tid: u32, kind: Kind, region: Region, charged: u64, uncharged: u64) -> Event {
+    let charge = Charge {
+        memcg: MEMCG,
+        tid,
+        start_ns: 0,
+        kind,
+        region,
+        charged,
+        uncharged,
+    };
+    event(t, Body::Charge(charge))
+}
+
+fn sample(t: u64, usage: u64, guest_resident: Option<u64>) -> Event {
+    let sample = Sample {
+        memcg: MEMCG,
+        pod: 1,
+        usage,
+        guest_resident,
+        ..Sample::default()
+    };
+    event(t, Body::Sample(sample))
+}
+
+fn ledger(events: &[Event]) -> Ledger {
+    let mut ledger = Ledger::new();
+    events.iter().for_each(|event| ledger.apply(event));
+    ledger
+}
+
+/// Growth of thread `tid`'s overhead.
+fn growth(ledger: &Ledger, tid: u32) -> i128 {
+    let pod = ledger.pods().next().unwrap();
+    let resolved = ledger.resolve(pod);
+    let threads = resolved.threads.iter();
+    threads
+        .filter(|thread| thread.key.is_some_and(|key| key.tid == tid))
+        .map(ThreadGrowth::overhead_growth)
+        .sum()
+}
+
+#[test]
+fn growth_counts_from_the_first_sample_to_the_last() {
+    let ledger = ledger(&[
+        pod(),
+        charge(2, 7, Kind::Anon, Region::Overhead, 1000, 0),
+        sample(2, 5000, None),
+        charge(3, 7, Kind::Anon, Region::Overhead, 300, 100),
+        sample(3, 5200, None),
+        charge(4, 7, Kind::Anon, Region::Overhead, 50, 0),
+    ]);
+    assert_eq!(growth(&ledger, 7), 200);
+    assert_eq!(ledger.pods().next().unwrap().unexplained(), 0);
+}
+
+#[test]
+fn what_comes_after_the_kill_is_teardown() {
+    let oom = Oom {
+        oom_memcg: MEMCG,
+        usage: 5700,
+        limit: 5700,
+        ..Oom::default()
+    };
+    let ledger = ledger(&[
+        pod(),
+        sample(2, 5000, None),
+        charge(3, 7, Kind::Anon, Region::Overhead, 600, 0),
+        event(4, Body::Oom(oom)),
+        charge(4, 7, Kind::Anon, Region::Overhead, 100, 0),
+        charge(5, 7, Kind::Anon, Region::Overhead, 0, 5000),
+        sample(6, 1, None),
+    ]);
+    let pod = ledger.pods().next().unwrap();
+    assert_eq!(growth(&ledger, 7), 700);
+    assert_eq!(pod.unexplained(), 0);
+    assert_eq!(pod.teardown.total(), -5000);
+    assert_eq!(pod.headroom_min, Some(0));
+}
+
+#[test]
+fn unplaced_guest_ram_is_found_by_smaps_and_split_in_proportion() {
+    let ledger = ledger(&[
+        pod(),
+        qemu(true),
+        sample(2, 0, Some(1000)),
+        charge(3, 1, Kind::Anon, Region::Guest, 100, 0),
+        charge(3, 1, Kind::Anon, Region::Unplaced, 300, 0),
+        charge(3, 2, Kind::Anon, Region::Unplaced, 100, 0),
+        charge(3, 2, Kind::Kmem, Region::Overhead, 40, 0),
+        sample(3, 540, Some(1300)),
+    ]);
+    let pod = ledger.pods().next().unwrap();
+    let resolved = ledger.resolve(pod);
+    assert_eq!(resolved.guest_growth, 300);
+    assert_eq!(resolved.placed_by_smaps, 200);
+    assert_eq!(resolved.region_unknown, 200);
+    assert_eq!(growth(&ledger, 1), 150);
+    assert_eq!(growth(&ledger, 2), 50 + 40);
+}
+
+#[test]
+fn guest_ram_touched_before_its_ranges_were_known_is_reclassified() {
+    const MIB: u64 = 1 << 20;
+    let events = |before_attach| {
+        [
+            pod(),
+            qemu(before_attach),
+            thread(1, Role::Vcpu(0), false),
+            sample(2, 0, None),
+            charge(3, 1, Kind::Anon, Region::Overhead, 100 * MIB, 0),
+            charge(3, 1, Kind::Anon, Region::Guest, 50 * MIB, 0),
+            charge(3, 2, Kind::Anon, Region::Overhead, 30 * MIB, 0),
+            sample(3, 180 * MIB, Some(140 * MIB)),
+        ]
+    };
+    let started_later = ledger(&events(false));
+    let resolved = started_later.resolve(started_later.pods().next().unwrap());
+    assert_eq!(resolved.reclassified, i128::from(90 * MIB));
+    assert_eq!(growth(&started_later, 1), i128::from(10 * MIB));
+    assert_eq!(growth(&started_later, 2), i128::from(30 * MIB));
+    assert_eq!(growth(&ledger(&events(true)), 1), i128::from(100 * MIB));
+}
+
+#[test]
+fn ended_threads_beyond_the_bound_are_added_up() {
+    let mut events = vec![pod(), qemu(true), sample(1, 0, None)];
+    let count = u32::try_from(MAX_THREADS).unwrap() + 10;
+    for tid in 1..=count {
+        events.push(charge(2, tid, Kind::Slab, Region::Overhead, 10, 0));
+        events.push(thread(tid, Role::BlockWorker, true));
+    }
+    events.push(sample(3, u64::from(count) * 10, None));
+    let ledger = ledger(&events);
+    let resolved = ledger.resolve(ledger.pods().next().unwrap());
+    assert!(ledger.threads.is_empty());
+    assert_eq!(resolved.threads.len(), 1);
+    assert_eq!(resolved.threads[0].threads(), u64::from(count));
+    assert_eq!(resolved.threads[0].entity.role, Role::BlockWorker);
+    assert_eq!(resolved.threads[0].overhead_growth(), i128::from(count) * 10);
+}
+
+#[test]
+fn the_footer_is_checked_against_the_records() {
+    let total = |charged| Total {
+        memcg: MEMCG,
+        kind: Kind::Anon,
+        region: Region::Overhead,
+        charged,
+        uncharged: 5,
+    };
+    let with_footer = |charged| {
+        let footer = Footer {
+            totals: vec![total(charged)],
+            ..Footer::default()
+        };
+        let charge = charge(3, 7, Kind::Anon, Region::Overhead, 300, 5);
+        ledger(&[pod(), charge, event(4, Body::Footer(footer))]).disagreements()
+    };
+    assert_eq!(with_footer(300), []);
+    assert_eq!(with_footer(301).len(), 1);
+}
+
+fn any_event() -> impl Strategy<Value = Event> {
+    let kind = prop::sample::select(Kind::ALL.to_vec());
+    let region = prop::sample::select(Region::ALL.to_vec());
+    let charges = (1..100_u64, 0..6_u32, kind, region, 0..1_u64 << 40, 0..1_u64 << 40)
+        .prop_map(|(t, tid, kind, region, charged, uncharged)| charge(t, tid, kind, region, charged, uncharged));
+    let samples = (1..100_u64, 0..1_u64 << 42, prop::option::of(0..1_u64 << 42))
+        .prop_map(|(t, usage, guest)| sample(t, usage, guest));
+    let ooms = (1..100_u64, 0..1_u64 << 42).prop_map(|(t, usage)| {
+        let oom = Oom {
+            oom_memcg: MEMCG,
+            usage,
+            ..Oom::default()
+        };
+        event(t, Body::Oom(oom))
+    });
+    let threads = (1..6_u32, any::<bool>()).prop_map(|(tid, exited)| thread(tid, Role::Vcpu(tid), exited));
+    prop_oneof![12 => charges, 4 => samples, 1 => ooms, 1 => threads]
+}
+
+proptest! {
+    #[test]
+    fn overhead_and_unexplained_add_up_to_usage_less_guest(
+        events in prop::collection::vec(any_event(), 0..60),
+        before_attach in any::<bool>(),
+    ) {
+        let mut ledger = ledger(&[pod(), qemu(before_attach)]);
+        events.iter().for_each(|event| ledger.apply(event));
+        let pod = ledger.pods().next().unwrap();
+        let resolved = ledger.resolve(pod);
+        let threads: i128 = resolved.threads.iter().map(ThreadGrowth::overhead_growth).sum();
+        prop_assert_eq!(threads + pod.unexplained(), pod.usage_growth() - resolved.guest_growth);
+        prop_assert!(resolved.region_unknown >= 0);
+    }
+}
