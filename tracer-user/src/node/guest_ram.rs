@@ -217,7 +217,7 @@ impl<'a> Search<'a> {
                 let range = GuestRange { start: head.start, end };
                 return Some(Candidate {
                     range,
-                    file: file_key(head),
+                    file: head.file_key(),
                     flagged,
                 });
             }
@@ -275,17 +275,6 @@ fn is_size(object: &MemoryObject, length: u64) -> bool {
             .iter()
             .any(|page| object.size.checked_next_multiple_of(*page) == Some(length)),
     }
-}
-
-/// Key of the file in the kernel's own encoding: maps prints `MAJOR(s_dev):MINOR(s_dev)` (kernel: fs/proc/task_mmu.c
-/// show_vma_header_prefix), and `dev_t` is major << 20 | minor (kernel: include/linux/kdev_t.h).
-fn file_key(mapping: &Mapping) -> Option<FileKey> {
-    let (major, minor) = mapping.device;
-    (mapping.inode != 0).then_some(FileKey {
-        inode: mapping.inode,
-        device: major.checked_shl(20)? | (minor & 0xf_ffff),
-        padding: 0,
-    })
 }
 
 #[cfg(test)]

@@ -8,6 +8,8 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::ops::ControlFlow;
 use std::path::Path;
 
+use tracer_common::FileKey;
+
 /// Most that is read of either file.
 const LIMIT: u64 = 256 << 20;
 
@@ -47,11 +49,28 @@ impl Mapping {
         self.len() == 0
     }
 
+    /// Key of its file; `None` for anonymous memory.
+    #[must_use]
+    pub fn file_key(&self) -> Option<FileKey> {
+        (self.inode != 0).then_some(FileKey {
+            inode: self.inode,
+            device: device(self.device.0, self.device.1),
+            padding: 0,
+        })
+    }
+
     /// Whether smaps shows this flag.
     #[must_use]
     pub fn has_flag(&self, flag: &str) -> bool {
         self.flags.split_ascii_whitespace().any(|found| found == flag)
     }
+}
+
+/// A device in the kernel's own encoding (kernel: include/linux/kdev_t.h MKDEV), from the numbers that /proc prints:
+/// those of the superblock itself (kernel: fs/proc/task_mmu.c show_map_vma).
+#[must_use]
+pub const fn device(major: u32, minor: u32) -> u32 {
+    (major << 20) | (minor & 0xf_ffff)
 }
 
 /// Calls `visit` for each mapping in the order of addresses, until it breaks. `None` when the file cannot be read.

@@ -10,13 +10,16 @@ pub mod bounded;
 pub mod cgroup;
 pub mod guest_ram;
 pub mod identity;
+pub mod kmsg;
 pub mod maps;
 pub mod memory_stat;
+pub mod open_files;
 pub mod pod_path;
 pub mod pods;
 pub mod process;
 pub mod qemu_args;
 pub mod roles;
+pub mod target;
 #[cfg(test)]
 mod test_tree;
 
@@ -24,6 +27,7 @@ pub use cgroup::{CgroupVersion, Hierarchy, Memcg};
 pub use guest_ram::{GuestRam, Resident};
 pub use pods::VmPod;
 pub use process::{Process, Thread};
+pub use target::{Target, TargetError};
 
 /// A node, seen through the root of its file system: `/` for the one headroom runs on.
 #[derive(Clone, Debug)]
