@@ -4,7 +4,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use xtask::vm::{Status, Vm};
+use xtask::vm::{Cgroup, Status, Vm};
 
 fn shell(name: &str, script: &str) -> Vm {
     let tools = ["/bin/cat", "/bin/mkdir", "/bin/sleep"];
@@ -101,11 +101,24 @@ fn a_real_qemu_runs_on_the_vms_own_kvm() -> Result<()> {
 }
 
 #[test]
+fn an_older_kernel_has_cgroup_v1_the_real_qemu_and_the_environment() -> Result<()> {
+    let script = "set -e
+        mkdir /sys/fs/cgroup/memory/pod; echo $$ > /sys/fs/cgroup/memory/pod/cgroup.procs
+        cat /sys/fs/cgroup/memory/pod/memory.usage_in_bytes /proc/mounts; echo $VARIABLE; test -c /dev/kvm";
+    let vm = shell("v1", script).kernel("6.1").cgroup(Cgroup::V1).real(true);
+    let run = vm.env("VARIABLE", "of the test").boot()?;
+    run.expect_success()?;
+    assert!(run.release.starts_with("6.1."), "{}", run.release);
+    let seen = run.commands[0].stdout();
+    assert!(
+        seen.contains("\nof the test\n") && seen.contains(" /var/tmp ext4 "),
+        "{seen}"
+    );
+    Ok(())
+}
+
+#[test]
 fn a_kernel_without_the_v1_controller_is_refused() {
-    let error = Vm::new("no-v1")
-        .cgroup(xtask::vm::Cgroup::V1)
-        .boot()
-        .unwrap_err()
-        .to_string();
+    let error = Vm::new("no-v1").cgroup(Cgroup::V1).boot().unwrap_err().to_string();
     assert!(error.contains("no v1 memory controller"), "{error}");
 }

@@ -6,7 +6,8 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use nix::unistd::geteuid;
 use xtask::process::{cargo, find, run};
-use xtask::{build, paths, setup, vm};
+use xtask::setup::kernel;
+use xtask::{build, paths, setup};
 
 /// Run all checks and tests, those on this host and those in VMs. Needs root.
 ///
@@ -32,7 +33,9 @@ impl Test {
             );
         }
         setup::ebpf()?;
-        setup::vm(vm::DEFAULT_KERNEL)?;
+        for line in kernel::LINES {
+            setup::vm(line.name)?;
+        }
         if !self.no_lint {
             lint()?;
         }

@@ -21,11 +21,18 @@ pub struct Line {
 }
 
 /// The lines that VMs can boot.
-pub const LINES: &[Line] = &[Line {
-    name: "6.12",
-    suites: &[Suite::Main("trixie"), Suite::Security("trixie-security")],
-    cgroup_v1: false,
-}];
+pub const LINES: &[Line] = &[
+    Line {
+        name: "6.1",
+        suites: &[Suite::Main("bookworm"), Suite::Security("bookworm-security")],
+        cgroup_v1: true,
+    },
+    Line {
+        name: "6.12",
+        suites: &[Suite::Main("trixie"), Suite::Security("trixie-security")],
+        cgroup_v1: false,
+    },
+];
 
 /// An unpacked kernel package.
 #[derive(Debug)]

@@ -41,11 +41,11 @@ pub use run::{CommandRun, VmRun};
 /// The kernel line that is booted where nothing else is asked for.
 pub const DEFAULT_KERNEL: &str = "6.12";
 
-/// Modules for the VM's disks and for file systems on them, in the order to load them. Kernels that lack one have it
-/// built in.
+/// Modules for the VM's disks and for file systems on them, in the order in which most kernels want them. Kernels that lack one
+/// have it built in.
 const DISK_MODULES: [&str; 11] = [
-    "drivers/virtio/virtio",
     "drivers/virtio/virtio_ring",
+    "drivers/virtio/virtio",
     "drivers/virtio/virtio_pci_modern_dev",
     "drivers/virtio/virtio_pci_legacy_dev",
     "drivers/virtio/virtio_pci",
@@ -72,6 +72,7 @@ pub struct Vm {
     echo: bool,
     files: Vec<(PathBuf, String)>,
     programs: Vec<PathBuf>,
+    environment: Vec<(String, String)>,
     commands: Vec<Vec<String>>,
 }
 
@@ -89,6 +90,7 @@ impl Vm {
             echo: false,
             files: Vec::new(),
             programs: Vec::new(),
+            environment: Vec::new(),
             commands: Vec::new(),
         }
     }
@@ -149,6 +151,13 @@ impl Vm {
         self
     }
 
+    /// Sets a variable for all commands.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
     /// Runs a command, after those added before. Whatever it leaves running is killed when it ends.
     #[must_use]
     pub fn command<I, S>(mut self, words: I) -> Self
@@ -206,6 +215,7 @@ impl Vm {
             cgroup: self.cgroup,
             modules: Vec::new(),
             scratch_disk: self.real,
+            environment: self.environment.clone(),
             commands: self.commands.clone(),
         };
         for file in modules.iter().filter_map(|module| kernel.module(module)) {

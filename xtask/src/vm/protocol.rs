@@ -44,6 +44,8 @@ pub struct Plan {
     pub modules: Vec<String>,
     /// Whether there is a scratch disk to mount.
     pub scratch_disk: bool,
+    /// Variables for the commands' environment.
+    pub environment: Vec<(String, String)>,
     /// Command lines, run one after the other.
     pub commands: Vec<Vec<String>>,
 }

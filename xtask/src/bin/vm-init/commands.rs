@@ -15,7 +15,7 @@ use xtask::vm::protocol::{Message, Status, Stream};
 use crate::port::Port;
 
 /// Runs a command to its end, and ends everything that it left running.
-pub fn run(words: &[String], port: &Port) -> Result<Status> {
+pub fn run(words: &[String], environment: &[(String, String)], port: &Port) -> Result<Status> {
     let Some((program, arguments)) = words.split_first() else {
         return Ok(Status::NotStarted("the command line is empty".to_owned()));
     };
@@ -28,6 +28,7 @@ pub fn run(words: &[String], port: &Port) -> Result<Status> {
             ("HOME", "/tmp"),
             ("RUST_BACKTRACE", "1"),
         ])
+        .envs(environment.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());

@@ -60,7 +60,7 @@ fn plan(port: &Port) -> Result<()> {
         release: system.release().to_string_lossy().into_owned(),
     })?;
     for command in &plan.commands {
-        let status = commands::run(command, port)?;
+        let status = commands::run(command, &plan.environment, port)?;
         port.send(&Message::Ended(status))?;
     }
     kernel_log::save()?;

@@ -4,20 +4,30 @@ use std::fs::File;
 use std::os::fd::AsFd as _;
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use nix::errno::Errno;
 use nix::kmod::{ModuleInitFlags, finit_module, init_module};
 
 /// Has the kernel unpack the module itself (kernel: include/uapi/linux/module.h, from 5.17); libc does not name it.
 const MODULE_INIT_COMPRESSED_FILE: libc::c_uint = 4;
 
-/// Loads modules in this order; one that is there already is fine.
+/// Loads modules; one that is there already is fine. Which one needs which differs between kernels: one that lacks
+/// another's symbols gets its turn again after the others.
 pub fn load(modules: &[String]) -> Result<()> {
-    for path in modules {
-        match load_one(Path::new(path)) {
-            Ok(()) | Err(Errno::EEXIST) => {}
-            Err(errno) => return Err(errno).with_context(|| format!("cannot load {path}")),
+    let mut waiting: Vec<&String> = modules.iter().collect();
+    while !waiting.is_empty() {
+        let mut refused = Vec::new();
+        for &path in &waiting {
+            match load_one(Path::new(path)) {
+                Ok(()) | Err(Errno::EEXIST) => {}
+                Err(Errno::ENOENT) => refused.push(path),
+                Err(errno) => return Err(errno).with_context(|| format!("cannot load {path}")),
+            }
         }
+        if refused.len() == waiting.len() {
+            bail!("modules lack symbols or are missing: {refused:?}");
+        }
+        waiting = refused;
     }
     Ok(())
 }
