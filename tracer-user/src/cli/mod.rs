@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 
 pub mod exit;
 pub mod lab;
+pub mod pods;
 
 /// Which thread is eating a VM pod's memory headroom, before the kernel kills the VM.
 #[derive(Debug, Parser)]
@@ -18,6 +19,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Lab(lab::Args),
+    Pods(pods::Args),
 }
 
 /// Runs the program.
@@ -32,6 +34,7 @@ pub fn main() -> ExitCode {
 fn run(cli: &Cli) -> anyhow::Result<()> {
     match &cli.command {
         Command::Lab(args) => lab::run(args),
+        Command::Pods(args) => pods::run(args),
     }
 }
 

@@ -41,6 +41,8 @@ pub struct Hierarchy {
     pub version: CgroupVersion,
     /// The mount point, the node's root included.
     pub mount: PathBuf,
+    /// Huge pages of hugetlbfs are charged to memcgs (mount option of cgroup2, 6.7+).
+    pub hugetlb_accounting: bool,
 }
 
 impl Hierarchy {
@@ -76,6 +78,7 @@ impl Hierarchy {
         Ok(Self {
             version,
             mount: below(root, &mount.mount_point),
+            hugetlb_accounting: mount.super_options.contains_key("memory_hugetlb_accounting"),
         })
     }
 

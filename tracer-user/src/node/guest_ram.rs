@@ -37,6 +37,8 @@ pub enum How {
 pub struct GuestRam {
     /// What the VM was given, bytes.
     pub size: u64,
+    /// The part of it in huge pages that no memcg is charged for, bytes.
+    pub hugetlb: u64,
     /// Where it is mapped, by address.
     pub ranges: Vec<GuestRange>,
     /// Files (memfds) that back it.
@@ -50,12 +52,18 @@ pub struct GuestRam {
 pub struct Resident {
     /// In pages that are charged to the memcg.
     pub pages: u64,
-    /// In huge pages of hugetlbfs, which a memcg is charged for only where the kernel is told to
-    /// (`memory_hugetlb_accounting`).
+    /// In huge pages of hugetlbfs that are not, unless the kernel is told to (`memory_hugetlb_accounting`): then they
+    /// are among `pages`.
     pub hugetlb: u64,
 }
 
 impl GuestRam {
+    /// The part of guest RAM that the memcg is charged for: what a limit must hold besides overhead.
+    #[must_use]
+    pub fn charged_size(&self) -> u64 {
+        self.size.saturating_sub(self.hugetlb)
+    }
+
     /// Whether this address is in guest RAM.
     #[must_use]
     pub fn contains(&self, address: u64) -> bool {
@@ -77,7 +85,11 @@ impl Node {
             mappings = self.read_write_mappings(process.pid, "smaps").unwrap_or(mappings);
             search = Search::new(&args, &mappings);
         }
-        Some(search.into_guest_ram(&args))
+        let mut guest = search.into_guest_ram(&args);
+        if !self.hierarchy.hugetlb_accounting {
+            guest.hugetlb = args.guest_hugetlb();
+        }
+        Some(guest)
     }
 
     /// Resident guest RAM of this process. The kernel walks the page tables of every mapping up to the end of guest
@@ -97,6 +109,9 @@ impl Node {
             resident.hugetlb += mapping.hugetlb.min(covered);
             ControlFlow::Continue(())
         })?;
+        if self.hierarchy.hugetlb_accounting {
+            resident.pages += std::mem::take(&mut resident.hugetlb);
+        }
         Some(resident)
     }
 
@@ -165,6 +180,7 @@ impl<'a> Search<'a> {
                 backend: Backend::Ram,
                 size,
                 path: None,
+                hugetlb: false,
             };
             search.place(&whole, 1);
         }
@@ -239,6 +255,7 @@ impl<'a> Search<'a> {
         ranges.sort_by_key(|range| range.start);
         GuestRam {
             size: args.guest_ram(),
+            hugetlb: 0,
             ranges,
             files: self.taken.into_iter().filter_map(|candidate| candidate.file).collect(),
             how,

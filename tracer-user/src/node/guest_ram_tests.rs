@@ -126,6 +126,7 @@ fn a_memfd_is_found_with_its_inode_and_huge_pages_are_told_apart() {
         padding: 0,
     };
     assert_eq!((guest.files.as_slice(), guest.size), ([key].as_slice(), 63 * MIB));
+    assert_eq!((guest.hugetlb, guest.charged_size()), (63 * MIB, 0));
     let resident = node.guest_resident(100, &guest).unwrap();
     assert_eq!((resident.pages, resident.hugetlb), (0, 2 * MIB));
 }

@@ -14,6 +14,7 @@ pub mod kmsg;
 pub mod maps;
 pub mod memory_stat;
 pub mod open_files;
+pub mod overview;
 pub mod pod_path;
 pub mod pods;
 pub mod process;

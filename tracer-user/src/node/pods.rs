@@ -86,7 +86,8 @@ impl VmPod {
             memcg: self.limiting.id,
             cgroup: self.limiting.path.clone(),
             limit: self.limit,
-            guest_ram: self.guest.as_ref().map_or(0, |guest| guest.size),
+            guest_ram: self.guest.as_ref().map_or(0, GuestRam::charged_size),
+            guest_hugetlb: self.guest.as_ref().map_or(0, |guest| guest.hugetlb),
             qemu_pid: self.qemu.unwrap_or(0),
             memcgs: self
                 .memcgs

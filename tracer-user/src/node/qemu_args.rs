@@ -29,6 +29,8 @@ pub struct MemoryObject {
     pub size: u64,
     /// Path of its file or folder, for [`Backend::File`].
     pub path: Option<String>,
+    /// It is made of huge pages of hugetlbfs.
+    pub hugetlb: bool,
 }
 
 /// What was found.
@@ -74,10 +76,18 @@ impl QemuArgs {
         if self.objects.is_empty() {
             return self.ram.unwrap_or(0);
         }
-        self.objects
-            .iter()
-            .map(|object| self.given(object))
-            .fold(0, u64::saturating_add)
+        self.given_where(|_| true)
+    }
+
+    /// The part of guest RAM that is made of huge pages of hugetlbfs.
+    #[must_use]
+    pub fn guest_hugetlb(&self) -> u64 {
+        self.given_where(|object| object.hugetlb)
+    }
+
+    fn given_where(&self, wanted: impl Fn(&MemoryObject) -> bool) -> u64 {
+        let objects = self.objects.iter().filter(|object| wanted(object));
+        objects.map(|object| self.given(object)).fold(0, u64::saturating_add)
     }
 
     fn given(&self, object: &MemoryObject) -> u64 {
@@ -153,11 +163,21 @@ fn memory_object(text: &str) -> Option<MemoryObject> {
         "memory-backend-epc" => Backend::Epc,
         _ => return None,
     };
+    let path = options.take("mem-path");
+    // Where hugetlbfs is mounted is the pod's affair; these are the usual names.
+    let on_hugetlbfs = |path: &String| path.contains("hugepages") || path.contains("hugetlbfs");
     Some(MemoryObject {
         id: options.take("id")?,
         backend,
         size: size_of(&options.take("size")?, 0).filter(|size| *size > 0)?,
-        path: options.take("mem-path"),
+        hugetlb: match backend {
+            Backend::Memfd => options
+                .take("hugetlb")
+                .is_some_and(|on| matches!(on.as_str(), "on" | "yes" | "true")),
+            Backend::File => path.as_ref().is_some_and(on_hugetlbfs),
+            Backend::Ram | Backend::Epc => false,
+        },
+        path,
     })
 }
 

@@ -85,8 +85,11 @@ pub struct Pod {
     pub cgroup: String,
     /// Its limit; absent when there is none.
     pub limit: Option<u64>,
-    /// Size of guest RAM; 0 while no QEMU was found.
+    /// Size of guest RAM that is charged to the pod; 0 while no QEMU was found.
     pub guest_ram: u64,
+    /// Size of guest RAM in huge pages of hugetlbfs, which no memcg is charged for: not part of `guest_ram`.
+    #[serde(default)]
+    pub guest_hugetlb: u64,
     /// Process id of the QEMU; 0 while none was found.
     pub qemu_pid: u32,
     /// Every memcg of the pod that is watched.
