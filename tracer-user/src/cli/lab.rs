@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::cli::exit::{ExitError, Status};
+use crate::lab::real::{Accel, Cache};
 use crate::lab::scenario::Scenario;
 use crate::lab::{self, Options};
 use crate::units::Bytes;
@@ -23,6 +24,15 @@ pub struct Args {
     /// What backs guest RAM
     #[arg(long, value_enum, default_value = "ram")]
     memory: lab::actor::spec::Backend,
+    /// Run a real qemu-system-x86_64 with a small guest of the lab's own (memhold, backup-io, guest-only)
+    #[arg(long)]
+    real: bool,
+    /// What runs the real QEMU's guest
+    #[arg(long, value_enum, default_value_t, requires = "real")]
+    accel: Accel,
+    /// How the real QEMU opens its disk
+    #[arg(long, value_enum, default_value_t, requires = "real")]
+    cache: Cache,
     /// Keep the recording, the report and the truth in this folder
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
@@ -54,6 +64,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         backend: args.memory,
         keep: args.keep.clone(),
         json: args.json,
+        real: args.real.then_some((args.accel, args.cache)),
         trace: !args.no_trace,
     })
 }

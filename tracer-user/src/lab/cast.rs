@@ -91,11 +91,15 @@ pub fn passt() -> Member {
 /// A program that somebody started inside the container to hold memory.
 #[must_use]
 pub fn memhold(bytes: u64) -> Member {
-    daemon(
-        "memhold",
-        vec!["memhold".to_owned(), (bytes / MIB).to_string()],
-        &["memhold"],
-    )
+    Member {
+        name: "memhold".to_owned(),
+        argv: vec!["memhold".to_owned(), (bytes / MIB).to_string()],
+        program: Program::StandIn(Spec {
+            guest_ram: None,
+            // No daemon that a pod is known to have.
+            threads: vec![Thread::idle("memhold", Role::Other("memhold".to_owned()))],
+        }),
+    }
 }
 
 /// The helpers that every pod has.
@@ -161,15 +165,14 @@ impl Member {
     /// The stand-in's thread of this name. For scenarios to give it work.
     ///
     /// # Panics
-    /// When the part has no such thread: the scenario and the cast disagree.
+    /// When it is no stand-in or has no such thread: the scenario and the cast disagree.
     #[must_use]
     pub fn with(mut self, comm: &str, work: impl FnOnce(Thread) -> Thread) -> Self {
-        let Program::StandIn(spec) = &mut self.program;
-        let thread = spec
-            .threads
-            .iter_mut()
-            .find(|thread| thread.comm == comm)
-            .unwrap_or_else(|| panic!("{} has no thread {comm}", self.name));
+        let thread = match &mut self.program {
+            Program::StandIn(spec) => spec.threads.iter_mut().find(|thread| thread.comm == comm),
+            Program::Real(_) => None,
+        };
+        let thread = thread.unwrap_or_else(|| panic!("{} has no thread {comm}", self.name));
         *thread = work(thread.clone());
         self
     }
@@ -189,7 +192,9 @@ mod tests {
         let mut members = helpers(&identity);
         members.extend([passt(), memhold(MIB), qemu(ram)]);
         for member in members {
-            let Program::StandIn(spec) = member.program;
+            let Program::StandIn(spec) = member.program else {
+                panic!("{} is no stand-in", member.name)
+            };
             assert!(
                 spec.threads.iter().all(|thread| thread.comm.len() <= 15),
                 "{}",

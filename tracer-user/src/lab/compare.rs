@@ -239,20 +239,30 @@ fn regions(played: &Played, view: &View) -> Vec<Check> {
     let mistaken = view.total(&["anon", "shmem"])
         - i64::try_from(played.touched("overhead", &["anon", "shmem"])).unwrap_or(i64::MAX);
     let percent = played.guest_ram / 100;
-    vec![
-        Check::new(
-            "guest RAM charged",
-            format!("{} within 1%", Bytes(guest)),
-            format!("{} ({} unknown)", SignedBytes(charged), Bytes(unknown)),
-            difference <= percent.max(MIB) + unknown,
-        ),
-        Check::new(
+    let mut checks = vec![Check::new(
+        "guest RAM charged",
+        format!("{} within 1%", Bytes(guest)),
+        format!("{} ({} unknown)", SignedBytes(charged), Bytes(unknown)),
+        difference <= percent.max(MIB) + unknown,
+    )];
+    if let Some(resident) = played.resident_growth {
+        checks.push(Check::new(
+            "guest RAM charged, by smaps",
+            format!("{} within 1%", Bytes(resident)),
+            SignedBytes(charged).to_string(),
+            i64::try_from(resident).unwrap_or(i64::MAX).abs_diff(charged) <= percent + unknown,
+        ));
+    }
+    // Nobody knows what a real QEMU takes for itself; that its guest RAM is complete says as much.
+    if !played.real {
+        checks.push(Check::new(
             "guest RAM taken for overhead",
             format!("at most {}", Bytes(percent)),
             SignedBytes(mistaken).to_string(),
             mistaken <= i64::try_from(percent).unwrap_or(i64::MAX),
-        ),
-    ]
+        ));
+    }
+    checks
 }
 
 fn unexplained(pod: &Value, cpus: u64) -> Check {
@@ -312,6 +322,8 @@ mod tests {
             },
             killed: Some("qemu".to_owned()),
             kernel_growth: None,
+            resident_growth: None,
+            real: false,
             allocated: vec![
                 entry("passt", passt(), "anon", "overhead", 100, true),
                 entry("passt", passt(), "kmem", "overhead", 20, false),

@@ -11,6 +11,7 @@ pub mod cleanup;
 pub mod compare;
 pub mod output;
 pub mod plan;
+pub mod real;
 mod run;
 pub mod scenario;
 pub mod spawn;

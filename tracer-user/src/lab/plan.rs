@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 
-use super::actor::spec::{Spec, Work};
+use super::actor::spec::Spec;
+use super::real::Part;
 use crate::role::Role;
 
 /// Bytes of a MiB.
@@ -57,36 +58,45 @@ pub struct Member {
 pub enum Program {
     /// This executable, playing a part.
     StandIn(Spec),
+    /// A real QEMU with the lab's payload.
+    Real(Part),
 }
 
 impl Member {
     /// The last phase it has work in; 0 when it only stands there.
     #[must_use]
     pub fn last_phase(&self) -> u32 {
-        self.phases().max().unwrap_or(0)
+        match &self.program {
+            Program::StandIn(spec) => spec
+                .threads
+                .iter()
+                .flat_map(|thread| thread.work.iter().map(|work| work.phase))
+                .max()
+                .unwrap_or(0),
+            Program::Real(part) => part.phases,
+        }
     }
 
     /// How many of its threads have work in a phase.
     #[must_use]
     pub fn busy_threads(&self, phase: u32) -> usize {
-        let Program::StandIn(spec) = &self.program;
-        spec.threads
-            .iter()
-            .filter(|thread| thread.work.iter().any(|work| work.phase == phase))
-            .count()
+        match &self.program {
+            Program::StandIn(spec) => spec
+                .threads
+                .iter()
+                .filter(|thread| thread.work.iter().any(|work| work.phase == phase))
+                .count(),
+            Program::Real(part) => usize::from(phase <= part.phases),
+        }
     }
 
-    /// How many threads it says hello with.
+    /// How many threads say hello when it has started.
     #[must_use]
     pub fn threads(&self) -> usize {
-        let Program::StandIn(spec) = &self.program;
-        spec.threads.len()
-    }
-
-    fn phases(&self) -> impl Iterator<Item = u32> {
-        let Program::StandIn(spec) = &self.program;
-        spec.threads
-            .iter()
-            .flat_map(|thread| thread.work.iter().map(|work: &Work| work.phase))
+        match &self.program {
+            Program::StandIn(spec) => spec.threads.len(),
+            // The payload.
+            Program::Real(_) => 1,
+        }
     }
 }

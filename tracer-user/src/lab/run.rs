@@ -14,6 +14,7 @@ use super::cleanup;
 use super::compare::{self, compare};
 use super::output::{self, Document};
 use super::plan::Plan;
+use super::real::{self, Accel, Cache, Qemu};
 use super::scenario::{self, Scenario, Setting};
 use super::stage::{Outcome, Stage};
 use super::trace::{self, Recorder, TraceError};
@@ -39,6 +40,8 @@ pub struct Options {
     pub keep: Option<PathBuf>,
     /// JSON on standard output instead of text.
     pub json: bool,
+    /// A real QEMU instead of a stand-in, run how.
+    pub real: Option<(Accel, Cache)>,
     /// Trace it, too.
     pub trace: bool,
 }
@@ -56,6 +59,10 @@ pub struct Played {
     pub killed: Option<String>,
     /// Growth of the container's kernel memory by the kernel's own count, where nothing was killed.
     pub kernel_growth: Option<u64>,
+    /// Growth of a real QEMU's resident guest RAM by smaps, where nothing was killed.
+    pub resident_growth: Option<u64>,
+    /// QEMU was a real one: what it allocates for itself is not known.
+    pub real: bool,
     /// What the actors allocated.
     pub allocated: Vec<Entry>,
 }
@@ -79,11 +86,25 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         identity: Identity::random()?,
         version: hierarchy.version,
         folder: folder.path().to_owned(),
+        qemu: real_qemu(options, folder.path())?,
     };
     let plan =
         scenario::plan(options.scenario, &setting).map_err(|error| ExitError::new(Status::Usage, error.to_string()))?;
     let played = play(options, &plan, &hierarchy, &setting)?;
     conclude(options, &played)
+}
+
+fn real_qemu(options: &Options, folder: &Path) -> anyhow::Result<Option<Qemu>> {
+    let Some((accel, cache)) = options.real else {
+        return Ok(None);
+    };
+    let message = format!(
+        "no {} in PATH: install qemu-system-x86, or leave --real out",
+        real::PROGRAM
+    );
+    let qemu = Qemu::find(accel, cache).ok_or_else(|| ExitError::new(Status::Unsupported, message))?;
+    Qemu::prepare(folder).context("cannot write the guest's files")?;
+    Ok(Some(qemu))
 }
 
 /// What came of a run.
@@ -102,21 +123,25 @@ fn play(options: &Options, plan: &Plan, hierarchy: &Hierarchy, setting: &Setting
         .then(|| Recorder::start(&tree.relative(), &file))
         .transpose()
         .map_err(with_status)?;
-    let before = tree.kernel_memory();
+    let before = (tree.kernel_memory(), stage.guest_resident());
     let killed = match stage.play()? {
         Outcome::Survived => None,
         Outcome::Killed(name) => Some(name),
     };
-    let kernel_growth = match (&killed, before, tree.kernel_memory()) {
-        (None, Some(before), Some(after)) => Some(after.saturating_sub(before)),
-        _ => None,
+    let growth = |before: Option<u64>, after: Option<u64>| match killed {
+        None => Some(after?.saturating_sub(before?)),
+        Some(_) => None,
     };
+    let kernel_growth = growth(before.0, tree.kernel_memory());
+    let resident_growth = growth(before.1, stage.guest_resident());
     let played = Played {
         guest_ram: plan.guest_ram,
         limit: plan.limit,
         expect: plan.expect.clone(),
         killed,
         kernel_growth,
+        resident_growth,
+        real: options.real.is_some(),
         allocated: stage.truth().entries(),
     };
     let report = match recorder {

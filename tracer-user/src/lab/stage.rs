@@ -14,6 +14,8 @@ use nix::unistd::Pid;
 use super::actor::PART;
 use super::cleanup::{self, Stopped};
 use super::plan::{Member, Plan, Program};
+use super::real::serial::Serial;
+use super::real::smaps;
 use super::spawn;
 use super::tree::{Tree, TreeError};
 use super::truth::{Event, Truth};
@@ -79,6 +81,9 @@ struct Actor {
     input: Option<ChildStdin>,
 }
 
+/// Understands a member's lines.
+type Listener = Box<dyn FnMut(&str) -> Option<Event> + Send>;
+
 /// The processes of the pod.
 pub struct Stage<'a> {
     tree: &'a Tree,
@@ -126,10 +131,10 @@ impl<'a> Stage<'a> {
         let mut child = command.spawn()?;
         if let Some(output) = child.stdout.take() {
             let (index, teller) = (self.actors.len(), self.teller.clone());
+            let mut understand = listener(member);
             thread::spawn(move || {
                 for line in BufReader::new(output).lines().map_while(Result::ok) {
-                    // A killed process may leave half a line behind.
-                    let Ok(event) = serde_json::from_str(&line) else {
+                    let Some(event) = understand(&line) else {
                         continue;
                     };
                     if teller.send((index, event)).is_err() {
@@ -162,10 +167,7 @@ impl<'a> Stage<'a> {
             let mut expected = 0;
             for actor in &mut self.actors {
                 expected += actor.member.busy_threads(phase);
-                // A process that is gone is noticed while waiting.
-                if let Some(input) = &mut actor.input {
-                    let _ = writeln!(input, "phase {phase}");
-                }
+                cue(actor, phase);
             }
             let done = |event: &Event| matches!(event, Event::Done { phase: done, .. } if *done == phase);
             if let Some(killed) = self.until(phase, expected, done)? {
@@ -180,6 +182,15 @@ impl<'a> Stage<'a> {
     #[must_use]
     pub fn truth(&self) -> &Truth {
         &self.truth
+    }
+
+    /// Resident guest RAM of a real QEMU, bytes; `None` where a stand-in plays it, or it is gone.
+    #[must_use]
+    pub fn guest_resident(&self) -> Option<u64> {
+        let real = |actor: &&Actor| matches!(actor.member.program, Program::Real(_));
+        let qemu = self.actors.iter().find(real)?;
+        let text = std::fs::read_to_string(format!("/proc/{}/smaps", qemu.child.id())).ok()?;
+        Some(smaps::guest_resident(&text, self.plan.guest_ram)).filter(|resident| *resident > 0)
     }
 
     /// Waits for `expected` threads to say something. The name of the process that the kernel killed, if it did.
@@ -285,13 +296,41 @@ impl Drop for Stage<'_> {
 }
 
 fn command(member: &Member) -> io::Result<Command> {
-    let Program::StandIn(spec) = &member.program;
-    let mut command = Command::new(std::env::current_exe()?);
-    command.env_clear().env(PART, serde_json::to_string(spec)?);
+    let mut command = match &member.program {
+        Program::StandIn(spec) => {
+            let mut command = Command::new(std::env::current_exe()?);
+            command.env_clear().env(PART, serde_json::to_string(spec)?);
+            command
+        }
+        Program::Real(part) => Command::new(&part.program),
+    };
     let (arg0, args) = member
         .argv
         .split_first()
         .ok_or_else(|| io::Error::other("an empty command line"))?;
     command.arg0(arg0).args(args);
     Ok(command)
+}
+
+/// Turns the lines of a member's output into events.
+fn listener(member: &Member) -> Listener {
+    match &member.program {
+        // A killed process may leave half a line behind.
+        Program::StandIn(_) => Box::new(|line| serde_json::from_str(line).ok()),
+        Program::Real(part) => {
+            let mut serial = Serial::new(part.clone());
+            Box::new(move |line| serial.hear(line))
+        }
+    }
+}
+
+/// Tells a member that a phase begins.
+fn cue(actor: &mut Actor, phase: u32) {
+    let Some(input) = &mut actor.input else { return };
+    // A process that is gone is noticed while waiting for it.
+    let _ = match &actor.member.program {
+        Program::StandIn(_) => writeln!(input, "phase {phase}"),
+        Program::Real(part) if phase <= part.phases => input.write_all(b"g"),
+        Program::Real(_) => Ok(()),
+    };
 }

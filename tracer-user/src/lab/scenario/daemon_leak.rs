@@ -1,7 +1,7 @@
 //! The guest has all its RAM; then virtqemud leaks, request by request, until the limit is reached. The kernel kills
 //! QEMU, which did nothing.
 
-use super::{GUEST_RATE, LimitError, Setting, culprit};
+use super::{GUEST_RATE, PlanError, Setting, culprit};
 use crate::lab::actor::spec::Step;
 use crate::lab::cast;
 use crate::lab::plan::{Expect, MIB, Plan};
@@ -10,7 +10,7 @@ const GUEST: u64 = 320 * MIB;
 const BUDGET: u64 = 160 * MIB;
 const LEAK: u64 = BUDGET + 16 * MIB;
 
-pub(super) fn plan(setting: &Setting) -> Result<Plan, LimitError> {
+pub(super) fn plan(setting: &Setting) -> Result<Plan, PlanError> {
     let sizes = setting.sizes(GUEST, BUDGET, LEAK + 96 * MIB)?;
     let leak = Step::Heap {
         bytes: LEAK,

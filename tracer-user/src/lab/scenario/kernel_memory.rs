@@ -1,6 +1,6 @@
 //! A helper grows by what the kernel allocates for it and no process list shows: page tables, socket buffers, pipes.
 
-use super::{GUEST_RATE, LimitError, Setting, culprit};
+use super::{GUEST_RATE, PlanError, Setting, culprit};
 use crate::lab::actor::spec::Step;
 use crate::lab::cast;
 use crate::lab::plan::{Expect, MIB, Plan};
@@ -9,7 +9,7 @@ use crate::lab::tree::Version;
 const GUEST: u64 = 256 * MIB;
 const BUDGET: u64 = 240 * MIB;
 
-pub(super) fn plan(setting: &Setting) -> Result<Plan, LimitError> {
+pub(super) fn plan(setting: &Setting) -> Result<Plan, PlanError> {
     let sizes = setting.sizes(GUEST, BUDGET, 128 * MIB)?;
     let passt = cast::passt().with("passt.avx2", |thread| {
         thread

@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use super::actor::spec::{Backend, GuestRam, Step};
 use super::cast;
 use super::plan::{Culprit, MIB, Member, Plan};
+use super::real::{Qemu, Task};
 use super::tree::{Identity, Version};
 use crate::role::Role;
 use crate::units::Bytes;
@@ -62,23 +63,35 @@ pub struct Setting {
     pub version: Version,
     /// A folder for files that the pod writes.
     pub folder: PathBuf,
+    /// A real QEMU to play QEMU.
+    pub qemu: Option<Qemu>,
 }
 
-/// The limit does not leave room for the scenario.
+/// What was asked for does not go together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a limit of {} is too small for this scenario: it takes at least {}", Bytes(*limit), Bytes(*least))]
-pub struct LimitError {
-    /// What was asked for.
-    pub limit: u64,
-    /// The least that works.
-    pub least: u64,
+pub enum PlanError {
+    /// The limit does not leave room for the scenario.
+    #[error("a limit of {} is too small for this scenario: it takes at least {}", Bytes(*limit), Bytes(*least))]
+    Limit {
+        /// What was asked for.
+        limit: u64,
+        /// The least that works.
+        least: u64,
+    },
+    /// A real QEMU cannot be told to do this.
+    #[error("only memhold, backup-io and guest-only run with a real QEMU: leave --real out")]
+    StandInsOnly,
 }
 
 /// Settles the sizes of a scenario.
 ///
 /// # Errors
-/// When the limit leaves no room for it.
-pub fn plan(scenario: Scenario, setting: &Setting) -> Result<Plan, LimitError> {
+/// When the limit leaves no room for it, or it takes stand-ins.
+pub fn plan(scenario: Scenario, setting: &Setting) -> Result<Plan, PlanError> {
+    let real = matches!(scenario, Scenario::Memhold | Scenario::BackupIo | Scenario::GuestOnly);
+    if setting.qemu.is_some() && !real {
+        return Err(PlanError::StandInsOnly);
+    }
     match scenario {
         Scenario::Memhold => memhold::plan(setting),
         Scenario::DaemonLeak => daemon_leak::plan(setting),
@@ -100,11 +113,11 @@ struct Sizes {
 
 impl Setting {
     /// The budget stays as the scenario has it; another limit makes another guest.
-    fn sizes(&self, guest: u64, budget: u64, least_guest: u64) -> Result<Sizes, LimitError> {
+    fn sizes(&self, guest: u64, budget: u64, least_guest: u64) -> Result<Sizes, PlanError> {
         let limit = self.limit.unwrap_or(guest + budget);
         let least = budget + least_guest;
         if limit < least {
-            return Err(LimitError { limit, least });
+            return Err(PlanError::Limit { limit, least });
         }
         // Guest RAM comes in huge pages.
         let guest = (limit - budget) / (2 * MIB) * (2 * MIB);
@@ -122,7 +135,20 @@ impl Setting {
         }
     }
 
-    /// A QEMU whose vCPUs fill guest RAM in this phase, each its part.
+    /// QEMU filling guest RAM in phase 1: a real one, or a stand-in.
+    fn filling(&self, guest: u64, rate: u64) -> Member {
+        let fill = Task::Touch { until: guest, rate };
+        self.real(guest, &[fill])
+            .unwrap_or_else(|| self.filling_qemu(guest, 1, rate))
+    }
+
+    /// A real QEMU doing one task per phase, when there is one.
+    fn real(&self, guest: u64, tasks: &[Task]) -> Option<Member> {
+        let qemu = self.qemu.as_ref()?;
+        Some(qemu.member(self.ram(guest), tasks, &self.folder))
+    }
+
+    /// A stand-in QEMU whose vCPUs fill guest RAM in this phase, each its part.
     fn filling_qemu(&self, guest: u64, phase: u32, rate: u64) -> Member {
         let each = guest / u64::from(cast::VCPUS);
         (0..cast::VCPUS).fold(cast::qemu(self.ram(guest)), |qemu, vcpu| {
@@ -175,12 +201,15 @@ mod tests {
             identity: Identity::random().expect("/proc is mounted"),
             version: Version::V1,
             folder: "/nowhere".into(),
+            qemu: None,
         }
     }
 
     fn steps(plan: &Plan) -> impl Iterator<Item = &Step> {
         plan.cast.iter().flat_map(|member| {
-            let Program::StandIn(spec) = &member.program;
+            let Program::StandIn(spec) = &member.program else {
+                panic!("{} is no stand-in", member.name)
+            };
             spec.threads
                 .iter()
                 .flat_map(|thread| thread.work.iter().map(|work| &work.step))
@@ -232,8 +261,10 @@ mod tests {
     #[test]
     fn a_limit_without_room_is_refused_with_the_least_that_works() {
         for scenario in Scenario::value_variants() {
-            let error = plan(*scenario, &setting(Some(MIB))).expect_err("no room");
-            let plan = plan(*scenario, &setting(Some(error.least))).expect("the least works");
+            let Err(PlanError::Limit { least, .. }) = plan(*scenario, &setting(Some(MIB))) else {
+                panic!("{} has no room", scenario.name())
+            };
+            let plan = plan(*scenario, &setting(Some(least))).expect("the least works");
             assert!(plan.guest_ram > 0);
         }
     }

@@ -1,7 +1,7 @@
 //! A vCPU thread is charged for memory that is not guest RAM, as when an emulated device buffers what the guest
 //! writes to it. Telling its two kinds of charges apart takes addresses, not thread names.
 
-use super::{GUEST_RATE, LimitError, Setting, culprit};
+use super::{GUEST_RATE, PlanError, Setting, culprit};
 use crate::lab::actor::spec::Step;
 use crate::lab::plan::{Expect, MIB, Plan};
 use crate::role::Role;
@@ -10,7 +10,7 @@ const GUEST: u64 = 256 * MIB;
 const BUDGET: u64 = 160 * MIB;
 const GROWTH: u64 = BUDGET + 16 * MIB;
 
-pub(super) fn plan(setting: &Setting) -> Result<Plan, LimitError> {
+pub(super) fn plan(setting: &Setting) -> Result<Plan, PlanError> {
     let sizes = setting.sizes(GUEST, BUDGET, GROWTH)?;
     let grow = Step::Heap {
         bytes: GROWTH,

@@ -1,7 +1,7 @@
 //! QEMU's thread pool at its worst: hundreds of workers that live for milliseconds, each leaving some memory behind.
 //! A tracer that looks at /proc now and then never meets one of them.
 
-use super::{GUEST_RATE, LimitError, Setting, culprit};
+use super::{GUEST_RATE, PlanError, Setting, culprit};
 use crate::lab::actor::spec::Step;
 use crate::lab::plan::{Expect, MIB, Plan};
 use crate::role::Role;
@@ -11,7 +11,7 @@ const BUDGET: u64 = 240 * MIB;
 const WORKERS: u64 = 800;
 const EACH: u64 = 160 << 10;
 
-pub(super) fn plan(setting: &Setting) -> Result<Plan, LimitError> {
+pub(super) fn plan(setting: &Setting) -> Result<Plan, PlanError> {
     let sizes = setting.sizes(GUEST, BUDGET, 128 * MIB)?;
     let storm = Step::Storm {
         threads: WORKERS,
