@@ -1,6 +1,24 @@
-//! headroom's eBPF programs.
+//! headroom's eBPF programs: one file per family of probes, all feeding [`account`].
+//!
+//! Which kernel function each program is attached to, and which of several candidates is used, is decided in user
+//! space (`probe/`), by the programs' names.
 #![no_std]
 #![no_main]
+// The target has atomic additions, but core offers its atomic types only where there is a compare and swap.
+#![feature(core_intrinsics)]
+#![expect(internal_features, reason = "as above")]
+
+mod account;
+mod charge;
+mod fault;
+mod kernel;
+mod maps;
+mod memcg_stat;
+mod oom;
+mod place;
+mod reclaim;
+mod thread;
+mod uncharge;
 
 #[cfg(not(test))]
 #[panic_handler]

@@ -1,0 +1,129 @@
+//! The one place that adds to an account and decides when to emit.
+
+use core::intrinsics::{AtomicOrdering, atomic_xadd};
+
+use aya_ebpf::bindings::{BPF_NOEXIST, BPF_RB_NO_WAKEUP};
+use aya_ebpf::helpers::bpf_get_current_comm;
+use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
+use tracer_common::{AccountKey, AccountTotals, COMM_LEN, ChargeRecord, Kind, LossCounter, RecordKind, Region, Watched};
+
+use crate::kernel::{current_ids, current_start_ns};
+use crate::maps::{ACCOUNTS, RECORDS, THREADS, WATCHED, count_loss, global};
+
+/// Which way bytes go.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    Charge,
+    Uncharge,
+}
+
+/// The watch list entry of a memcg, or `None` where nobody asked for it: the way out for everyone else's charges.
+#[inline(always)]
+pub fn watched(memcg: u64) -> Option<Watched> {
+    // SAFETY: entries are only replaced as a whole; a torn read of two numbers would be corrected by the next.
+    unsafe { WATCHED.get(&memcg) }.copied()
+}
+
+/// Adds bytes to the current thread's account in a watched memcg.
+#[inline(always)]
+pub fn account(memcg: u64, kind: Kind, region: Region, direction: Direction, bytes: u64) {
+    if bytes == 0 {
+        return;
+    }
+    let (tid, tgid) = current_ids();
+    let key = AccountKey {
+        memcg,
+        start_ns: current_start_ns(),
+        tid,
+        kind: kind as u8,
+        region: region as u8,
+        padding: 0,
+    };
+    add(&key, tgid, direction, bytes);
+}
+
+/// Adds or takes back a signed number of pages.
+#[inline(always)]
+pub fn account_pages(memcg: u64, kind: Kind, region: Region, pages: i64) {
+    let bytes = pages.unsigned_abs() * global!(PAGE_SIZE);
+    let direction = if pages < 0 { Direction::Uncharge } else { Direction::Charge };
+    account(memcg, kind, region, direction, bytes);
+}
+
+/// A charged page got its place.
+#[inline(always)]
+pub fn place(memcg: u64, kind: Kind, region: Region, bytes: u64) {
+    account(memcg, kind, Region::Unplaced, Direction::Uncharge, bytes);
+    account(memcg, kind, region, Direction::Charge, bytes);
+}
+
+#[inline(never)]
+fn add(key: &AccountKey, tgid: u32, direction: Direction, bytes: u64) {
+    let totals = match ACCOUNTS.get_ptr_mut(key) {
+        Some(totals) => totals,
+        None => match open(key, tgid) {
+            Some(totals) => totals,
+            None => return count_loss(LossCounter::LostBytes, bytes),
+        },
+    };
+    // SAFETY: a map value, alive until user space removes it, which it does only after the thread is gone. Atomic,
+    // since an interrupt may charge or free on the same thread's account in the middle of this.
+    unsafe {
+        let side = if direction == Direction::Charge { &raw mut (*totals).charged } else { &raw mut (*totals).uncharged };
+        atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(side, bytes);
+    }
+    emit_when_due(key, totals);
+}
+
+/// Opens an account for a thread that has none, or falls back on its memcg's overflow account.
+#[inline(always)]
+fn open(key: &AccountKey, tgid: u32) -> Option<*mut AccountTotals> {
+    let totals = AccountTotals {
+        charged: 0,
+        uncharged: 0,
+        emitted: 0,
+        tgid,
+        padding: 0,
+        comm: bpf_get_current_comm().unwrap_or([0; COMM_LEN]),
+    };
+    // Failing because an interrupt just opened the same account is fine: the look-up finds it.
+    let _ = ACCOUNTS.insert(key, &totals, BPF_NOEXIST.into());
+    if let Some(totals) = ACCOUNTS.get_ptr_mut(key) {
+        let _ = THREADS.insert(&key.tid, &key.start_ns, 0);
+        return Some(totals);
+    }
+    count_loss(LossCounter::AccountsFull, 1);
+    let overflow = AccountKey { start_ns: 0, tid: 0, ..*key };
+    ACCOUNTS.get_ptr_mut(&overflow)
+}
+
+/// Puts the account's totals into the ring buffer once enough has gathered. A full ring leaves everything as it is:
+/// the next charge, or user space reading the map, tries again.
+#[inline(always)]
+fn emit_when_due(key: &AccountKey, totals: *mut AccountTotals) {
+    // SAFETY: as in `add`; the counters are read once each, and only ever grow.
+    let (charged, uncharged, emitted) = unsafe {
+        (
+            core::ptr::read_volatile(&raw const (*totals).charged),
+            core::ptr::read_volatile(&raw const (*totals).uncharged),
+            core::ptr::read_volatile(&raw const (*totals).emitted),
+        )
+    };
+    let moved = charged.wrapping_add(uncharged);
+    if moved.wrapping_sub(emitted) < global!(GRANULARITY) {
+        return;
+    }
+    let Some(mut entry) = RECORDS.reserve::<ChargeRecord>(0) else {
+        return count_loss(LossCounter::RingFull, 1);
+    };
+    let comm = bpf_get_current_comm().unwrap_or([0; COMM_LEN]);
+    // SAFETY: the helper has no preconditions; the totals are a live map value.
+    let (t, tgid) = unsafe { (bpf_ktime_get_boot_ns(), (*totals).tgid) };
+    entry.write(ChargeRecord { record: RecordKind::Charge as u32, tgid, t, account: *key, charged, uncharged, comm });
+    entry.submit(BPF_RB_NO_WAKEUP.into());
+    // SAFETY: as above.
+    unsafe {
+        (*totals).emitted = moved;
+        (*totals).comm = comm;
+    }
+}

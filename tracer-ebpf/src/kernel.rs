@@ -1,0 +1,171 @@
+//! Reads of kernel structs, through offsets that user space resolved from BTF.
+
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_probe_read_kernel};
+use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_get_current_task_btf};
+
+use crate::maps::{global, offset};
+
+/// A kernel address of a struct.
+pub type Pointer = *const u8;
+
+/// Reads a field by a probe read: works on any address.
+#[inline(always)]
+pub fn read<T>(base: Pointer, offset: u32) -> Option<T> {
+    // SAFETY: a probe read of a bad address fails, it does not fault.
+    unsafe { bpf_probe_read_kernel(base.wrapping_add(offset as usize).cast::<T>()) }.ok()
+}
+
+/// Loads a field directly: only through pointers whose type the verifier knows (arguments of fentry, fexit and
+/// tp_btf programs, and pointers loaded through them). A bad address reads as zero.
+#[inline(always)]
+pub fn load<T: Copy>(base: Pointer, offset: u32) -> T {
+    // SAFETY: the verifier admits the load only where the type at this offset is known; faults are handled.
+    unsafe { core::ptr::read_volatile(base.wrapping_add(offset as usize).cast::<T>()) }
+}
+
+/// The cgroup id of a memcg: `memcg->css.cgroup->kn->id`, the inode number of its directory.
+///
+/// kernel: cgroup_id(), include/linux/cgroup.h (5.10 to 7.3)
+#[inline(always)]
+pub fn cgroup_id(memcg: Pointer) -> Option<u64> {
+    let cgroup: Pointer = read(memcg, offset!(memcg_cgroup))?;
+    let node: Pointer = read(cgroup, offset!(cgroup_kn))?;
+    read(node, offset!(kernfs_id))
+}
+
+/// As [`cgroup_id`], through a pointer whose type the verifier knows.
+#[inline(always)]
+pub fn cgroup_id_typed(memcg: Pointer) -> u64 {
+    let cgroup: Pointer = load(memcg, offset!(memcg_cgroup));
+    let node: Pointer = load(cgroup, offset!(cgroup_kn));
+    load(node, offset!(kernfs_id))
+}
+
+/// The memcg of a task: `task->cgroups->subsys[memory_cgrp_id]`, which is the address of the memcg itself since its
+/// css is its first member.
+#[inline(always)]
+pub fn task_memcg(task: Pointer) -> Option<Pointer> {
+    let set: Pointer = read(task, offset!(task_cgroups))?;
+    read(set, offset!(css_set_memory))
+}
+
+/// The cgroup id of the current thread's memcg.
+#[inline(always)]
+pub fn current_memcg_id() -> Option<u64> {
+    cgroup_id(task_memcg(current_task())?)
+}
+
+/// The current thread's `task_struct`, not typed.
+#[inline(always)]
+pub fn current_task() -> Pointer {
+    // SAFETY: the helper has no preconditions.
+    let task = unsafe { bpf_get_current_task() };
+    task as Pointer
+}
+
+/// Thread id and thread group id of the current thread, in the initial pid namespace.
+#[inline(always)]
+pub fn current_ids() -> (u32, u32) {
+    let both = bpf_get_current_pid_tgid();
+    (both as u32, (both >> 32) as u32)
+}
+
+/// `start_boottime` of the current thread. With `HAS_TASK_BTF` (5.11) it is a direct load.
+#[inline(always)]
+pub fn current_start_ns() -> u64 {
+    if global!(HAS_TASK_BTF) != 0 {
+        // SAFETY: the helper has no preconditions.
+        let task = unsafe { bpf_get_current_task_btf() };
+        return load(task.cast::<u8>(), offset!(task_start));
+    }
+    read(current_task(), offset!(task_start)).unwrap_or(0)
+}
+
+/// A folio and what its flags say.
+#[derive(Clone, Copy)]
+pub struct Folio(pub Pointer);
+
+/// `memcg_data` bit 1: a page charged as kernel memory, whose pointer is an obj_cgroup.
+/// kernel: enum page_memcg_data_flags, MEMCG_DATA_KMEM (6.1 to 7.3)
+const MEMCG_DATA_KMEM: u64 = 2;
+/// The flag bits of `memcg_data`.
+/// kernel: __NR_MEMCG_DATA_FLAGS (6.1 to 7.3)
+const MEMCG_DATA_FLAGS: u64 = 3;
+/// `mapping` bit 0: an anonymous page, whose pointer is an anon_vma.
+/// kernel: PAGE_MAPPING_ANON, FOLIO_MAPPING_ANON (5.10 to 7.3)
+const MAPPING_ANON: u64 = 1;
+
+impl Folio {
+    /// `memcg_data`, zero when the folio is not charged.
+    #[inline(always)]
+    pub fn memcg_data(self) -> u64 {
+        read(self.0, offset!(folio_memcg_data)).unwrap_or(0)
+    }
+
+    /// Whether the folio was charged as kernel memory.
+    #[inline(always)]
+    pub fn is_kmem(memcg_data: u64) -> bool {
+        memcg_data & MEMCG_DATA_KMEM != 0
+    }
+
+    /// cgroup id of the memcg that the folio is charged to.
+    #[inline(always)]
+    pub fn memcg_id(memcg_data: u64) -> Option<u64> {
+        let pointer = (memcg_data & !MEMCG_DATA_FLAGS) as Pointer;
+        if pointer.is_null() {
+            return None;
+        }
+        if Self::is_kmem(memcg_data) || offset!(lru_folios_hold_objcg) == 1 {
+            return objcg_memcg_id(pointer);
+        }
+        cgroup_id(pointer)
+    }
+
+    /// Bytes of the folio.
+    #[inline(always)]
+    pub fn bytes(self) -> u64 {
+        global!(PAGE_SIZE) * self.pages()
+    }
+
+    #[inline(always)]
+    fn pages(self) -> u64 {
+        if !self.flag(offset!(pg_head)) {
+            return 1;
+        }
+        let pages: u32 = read(self.0, offset!(folio_nr_pages)).unwrap_or(1);
+        u64::from(pages)
+    }
+
+    #[inline(always)]
+    fn flag(self, bit: u32) -> bool {
+        let flags: u64 = read(self.0, offset!(folio_flags)).unwrap_or(0);
+        flags & (1 << (bit & 63)) != 0
+    }
+
+    /// PG_swapbacked: anonymous or shmem.
+    #[inline(always)]
+    pub fn is_swapbacked(self) -> bool {
+        self.flag(offset!(pg_swapbacked))
+    }
+
+    /// Whether the folio is mapped as anonymous memory. Not yet so when it is being charged.
+    #[inline(always)]
+    pub fn is_anon(self) -> bool {
+        let mapping: u64 = read(self.0, offset!(folio_mapping)).unwrap_or(0);
+        mapping & MAPPING_ANON != 0
+    }
+
+    /// The user address of an anonymous folio: its index is the page number of the address it was first mapped at.
+    /// kernel: linear_page_index(), include/linux/pagemap.h (private anonymous mappings: vm_pgoff = vm_start >> 12)
+    #[inline(always)]
+    pub fn address(self) -> u64 {
+        let index: u64 = read(self.0, offset!(folio_index)).unwrap_or(0);
+        index << (global!(PAGE_SHIFT) & 31)
+    }
+}
+
+/// cgroup id of the memcg that an obj_cgroup belongs to.
+#[inline(always)]
+pub fn objcg_memcg_id(objcg: Pointer) -> Option<u64> {
+    cgroup_id(read(objcg, offset!(objcg_memcg))?)
+}

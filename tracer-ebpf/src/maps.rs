@@ -1,0 +1,95 @@
+//! The maps, and the read-only globals that user space fills before loading.
+
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{HashMap, LruHashMap, PerCpuArray, RingBuf};
+use tracer_common::{AccountKey, AccountTotals, FileKey, GuestRanges, KernelOffsets, LossCounter, Watched};
+
+use crate::fault::FaultState;
+use crate::reclaim::ReclaimStart;
+
+/// Where the running kernel keeps things.
+#[unsafe(no_mangle)]
+pub static OFFSETS: KernelOffsets = KernelOffsets::UNRESOLVED;
+
+/// Bytes that an account gathers before it emits a record.
+#[unsafe(no_mangle)]
+pub static GRANULARITY: u64 = 64 << 10;
+
+/// Bytes of a page.
+#[unsafe(no_mangle)]
+pub static PAGE_SIZE: u64 = 4096;
+
+/// log2 of the page size.
+#[unsafe(no_mangle)]
+pub static PAGE_SHIFT: u32 = 12;
+
+/// 1 where the kernel has bpf_get_current_task_btf (5.11).
+#[unsafe(no_mangle)]
+pub static HAS_TASK_BTF: u32 = 0;
+
+/// Records, to user space. Its size is set at load.
+#[map]
+pub static RECORDS: RingBuf = RingBuf::with_byte_size(1 << 22, 0);
+
+/// The accounts: the truth that the records only report.
+#[map]
+pub static ACCOUNTS: HashMap<AccountKey, AccountTotals> = HashMap::with_max_entries(16_384, 0);
+
+/// The watched memcgs by cgroup id.
+#[map]
+pub static WATCHED: HashMap<u64, Watched> = HashMap::with_max_entries(4096, 0);
+
+/// Guest RAM mappings by thread group id.
+#[map]
+pub static GUEST_RANGES: HashMap<u32, GuestRanges> = HashMap::with_max_entries(1024, 0);
+
+/// Files that back guest RAM.
+#[map]
+pub static GUEST_FILES: HashMap<FileKey, u8> = HashMap::with_max_entries(4096, 0);
+
+/// Page cache added, in pages, by memcg and file. The least used give way: it is a top list.
+#[map]
+pub static FILE_PAGES: LruHashMap<[u64; 3], u64> = LruHashMap::with_max_entries(4096, 0);
+
+/// What QEMU threads are faulting on, by thread id (tracepoint backend).
+#[map]
+pub static FAULTS: HashMap<u32, FaultState> = HashMap::with_max_entries(8192, 0);
+
+/// Threads that are reclaiming, by thread id.
+#[map]
+pub static RECLAIMS: HashMap<u32, ReclaimStart> = HashMap::with_max_entries(4096, 0);
+
+/// Threads that have accounts: only their exits and renames are of interest.
+#[map]
+pub static THREADS: HashMap<u32, u64> = HashMap::with_max_entries(16_384, 0);
+
+/// What could not be done as meant.
+#[map]
+pub static LOSSES: PerCpuArray<u64> = PerCpuArray::with_max_entries(LossCounter::COUNT, 0);
+
+/// Reads a read-only global as the verifier wants it: once, as a constant.
+macro_rules! global {
+    ($global:ident) => {
+        // SAFETY: the global is initialised, aligned and never written after load.
+        unsafe { core::ptr::read_volatile(&raw const $crate::maps::$global) }
+    };
+}
+pub(crate) use global;
+
+/// Reads one field of [`OFFSETS`].
+macro_rules! offset {
+    ($field:ident) => {
+        // SAFETY: the global is initialised, aligned and never written after load.
+        unsafe { core::ptr::read_volatile(&raw const $crate::maps::OFFSETS.$field) }
+    };
+}
+pub(crate) use offset;
+
+/// Counts something that could not be done as meant.
+#[inline(always)]
+pub fn count_loss(counter: LossCounter, amount: u64) {
+    if let Some(value) = LOSSES.get_ptr_mut(counter as u32) {
+        // SAFETY: the verifier knows the pointer to be a live map value of this CPU.
+        unsafe { *value += amount };
+    }
+}

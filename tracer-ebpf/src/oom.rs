@@ -1,0 +1,126 @@
+//! The kill.
+
+use aya_ebpf::bindings::BPF_RB_FORCE_WAKEUP;
+use aya_ebpf::helpers::bpf_get_current_comm;
+use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
+use aya_ebpf::macros::{btf_tracepoint, fentry};
+use aya_ebpf::programs::{BtfTracePointContext, FEntryContext};
+use tracer_common::{COMM_LEN, LossCounter, OomRecord, RecordKind, VictimRecord};
+
+use crate::kernel::{Pointer, cgroup_id, current_ids, load, read, task_memcg};
+use crate::maps::{RECORDS, count_loss, global, offset};
+
+/// How many levels of memcgs are searched for the one that is full.
+const MAX_LEVELS: usize = 16;
+
+/// Usage, limit (bytes) and cgroup id of a memcg.
+#[derive(Clone, Copy)]
+struct Fill {
+    memcg: u64,
+    usage: u64,
+    limit: u64,
+}
+
+#[inline(always)]
+fn fill(memcg: Pointer) -> Option<Fill> {
+    let page_size = global!(PAGE_SIZE);
+    let usage: u64 = read(memcg, offset!(memcg_usage))?;
+    let limit: u64 = read(memcg, offset!(memcg_max))?;
+    Some(Fill {
+        memcg: cgroup_id(memcg)?,
+        usage: usage.wrapping_mul(page_size),
+        // kernel: PAGE_COUNTER_MAX is LONG_MAX / PAGE_SIZE, so this does not overflow.
+        limit: limit.wrapping_mul(page_size),
+    })
+}
+
+/// The first memcg, from this one upwards, that cannot take another page; this one if none is seen to be full.
+#[inline(always)]
+fn full_level(memcg: Pointer) -> Option<Fill> {
+    let own = fill(memcg)?;
+    let mut level = memcg;
+    for _ in 0..MAX_LEVELS {
+        let usage: u64 = read(level, offset!(memcg_usage))?;
+        let limit: u64 = read(level, offset!(memcg_max))?;
+        if usage >= limit {
+            return fill(level);
+        }
+        let parent: Pointer = read(level, offset!(memcg_counter_parent))?;
+        if parent.is_null() {
+            break;
+        }
+        level = parent.wrapping_sub(offset!(memcg_counter) as usize);
+    }
+    Some(own)
+}
+
+// kernel: void oom_kill_process(struct oom_control *, const char *) (5.3 to 7.3)
+#[fentry]
+pub fn oom_kill(ctx: FEntryContext) -> u32 {
+    if oom_killed(ctx.arg(0)).is_none() {
+        count_loss(LossCounter::EventsDropped, 1);
+    }
+    0
+}
+
+#[inline(always)]
+fn oom_killed(control: Pointer) -> Option<()> {
+    let memcg: Pointer = read(control, offset!(oom_memcg))?;
+    let victim: Pointer = read(control, offset!(oom_chosen))?;
+    let state = if memcg.is_null() { Fill { memcg: 0, usage: 0, limit: 0 } } else { fill(memcg)? };
+    let (invoker_tid, invoker_tgid) = current_ids();
+    let mut entry = RECORDS.reserve::<OomRecord>(0)?;
+    entry.write(OomRecord {
+        record: RecordKind::Oom as u32,
+        invoker_tid,
+        // SAFETY: the helper has no preconditions.
+        t: unsafe { bpf_ktime_get_boot_ns() },
+        oom_memcg: state.memcg,
+        usage: state.usage,
+        limit: state.limit,
+        invoker_tgid,
+        victim_tgid: read(victim, offset!(task_tgid)).unwrap_or(0),
+        gfp_mask: read(control, offset!(oom_gfp_mask)).unwrap_or(0),
+        order: read(control, offset!(oom_order)).unwrap_or(0),
+        constraint: read(control, offset!(oom_constraint)).unwrap_or(u32::MAX),
+        padding: 0,
+        invoker_comm: bpf_get_current_comm().unwrap_or([0; COMM_LEN]),
+        victim_comm: read(victim, offset!(task_comm)).unwrap_or([0; COMM_LEN]),
+    });
+    entry.submit(BPF_RB_FORCE_WAKEUP.into());
+    Some(())
+}
+
+// kernel: oom:mark_victim, tp_btf (struct task_struct *, uid_t) (6.10, and stable backports)
+#[btf_tracepoint]
+pub fn oom_victim(ctx: BtfTracePointContext) -> i32 {
+    if marked_victim(ctx.arg(0)).is_none() {
+        count_loss(LossCounter::EventsDropped, 1);
+    }
+    0
+}
+
+#[inline(always)]
+fn marked_victim(victim: Pointer) -> Option<()> {
+    let victim_tgid: u32 = load(victim, offset!(task_tgid));
+    let memcg = task_memcg(victim)?;
+    let state = full_level(memcg)?;
+    let (invoker_tid, invoker_tgid) = current_ids();
+    let mut entry = RECORDS.reserve::<VictimRecord>(0)?;
+    entry.write(VictimRecord {
+        record: RecordKind::Victim as u32,
+        invoker_tid,
+        // SAFETY: the helper has no preconditions.
+        t: unsafe { bpf_ktime_get_boot_ns() },
+        memcg: cgroup_id(memcg).unwrap_or(0),
+        usage: state.usage,
+        limit: state.limit,
+        oom_memcg: state.memcg,
+        invoker_tgid,
+        victim_tgid,
+        invoker_comm: bpf_get_current_comm().unwrap_or([0; COMM_LEN]),
+        victim_comm: read(victim, offset!(task_comm)).unwrap_or([0; COMM_LEN]),
+    });
+    entry.submit(BPF_RB_FORCE_WAKEUP.into());
+    Some(())
+}

@@ -1,0 +1,134 @@
+//! What user space tells the kernel side, and reads from it: watch list, guest RAM, records, accounts, losses.
+
+use std::collections::BTreeMap;
+
+use aya::maps::MapError;
+use tracer_common::{
+    AccountKey, AccountTotals, FileKey, GuestRange, GuestRanges, Kind, LossCounter, MAX_GUEST_RANGES, Region, Watched,
+};
+
+use super::record::{Record, decode};
+use super::tracer::{ProbeError, Tracer};
+
+/// Creates a new element only (include/uapi/linux/bpf.h).
+const BPF_NOEXIST: u64 = 1;
+
+/// Kinds of memory that can be guest RAM, and so have accounts in every region.
+const USER_KINDS: [Kind; 3] = [Kind::Anon, Kind::File, Kind::Shmem];
+
+fn failed(map: &'static str) -> impl Fn(MapError) -> ProbeError {
+    move |source| ProbeError::Map { map, source }
+}
+
+impl Tracer {
+    /// Watches a memcg, or changes what is known of it.
+    ///
+    /// # Errors
+    /// When the watch list is full.
+    pub fn watch(&mut self, memcg: u64, watched: Watched) -> Result<(), ProbeError> {
+        // The overflow accounts come first: from the first charge on there is a place for every byte.
+        for kind in Kind::ALL {
+            for region in Region::ALL {
+                if region == Region::Overhead || USER_KINDS.contains(&kind) {
+                    self.open_overflow(memcg, kind, region)?;
+                }
+            }
+        }
+        self.watched.insert(memcg, watched, 0).map_err(failed("WATCHED"))
+    }
+
+    fn open_overflow(&mut self, memcg: u64, kind: Kind, region: Region) -> Result<(), ProbeError> {
+        let key = AccountKey { memcg, start_ns: 0, tid: 0, kind: kind as u8, region: region as u8, padding: 0 };
+        let empty = AccountTotals { charged: 0, uncharged: 0, emitted: 0, tgid: 0, padding: 0, comm: [0; 16] };
+        match self.accounts.insert(key, empty, BPF_NOEXIST) {
+            Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
+            other => other.map_err(failed("ACCOUNTS")),
+        }
+    }
+
+    /// Stops watching a memcg. Its accounts stay until they are removed.
+    ///
+    /// # Errors
+    /// When the map cannot be written; a memcg that was not watched is none.
+    pub fn unwatch(&mut self, memcg: u64) -> Result<(), ProbeError> {
+        match self.watched.remove(&memcg) {
+            Err(MapError::KeyNotFound) => Ok(()),
+            Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+            other => other.map_err(failed("WATCHED")),
+        }
+    }
+
+    /// Tells where a process has guest RAM. Ranges beyond the first [`MAX_GUEST_RANGES`] are not told: the number
+    /// left out is returned.
+    ///
+    /// # Errors
+    /// When the map is full.
+    pub fn set_guest_ranges(&mut self, tgid: u32, ranges: &[(u64, u64)]) -> Result<usize, ProbeError> {
+        let mut value = GuestRanges { ranges: [GuestRange { start: 0, end: 0 }; MAX_GUEST_RANGES] };
+        for (slot, &(start, end)) in value.ranges.iter_mut().zip(ranges) {
+            *slot = GuestRange { start, end };
+        }
+        self.guest_ranges.insert(tgid, value, 0).map_err(failed("GUEST_RANGES"))?;
+        Ok(ranges.len().saturating_sub(MAX_GUEST_RANGES))
+    }
+
+    /// Tells that a file backs guest RAM.
+    ///
+    /// # Errors
+    /// When the map is full.
+    pub fn add_guest_file(&mut self, file: FileKey) -> Result<(), ProbeError> {
+        self.guest_files.insert(file, 1, 0).map_err(failed("GUEST_FILES"))
+    }
+
+    /// Hands every waiting record to a sink.
+    pub fn drain(&mut self, mut sink: impl FnMut(Record)) {
+        while let Some(item) = self.ring.next() {
+            match decode(&item) {
+                Ok(record) => sink(record),
+                Err(error) => {
+                    log::warn!("{error}");
+                    self.malformed += 1;
+                }
+            }
+        }
+    }
+
+    /// Every account that was ever added to. An account that changes while the map is read shows its totals of some
+    /// moment in between.
+    pub fn accounts(&self) -> impl Iterator<Item = (AccountKey, AccountTotals)> + '_ {
+        self.accounts.iter().flatten().filter(|(_, totals)| totals.charged != 0 || totals.uncharged != 0)
+    }
+
+    /// Removes an account of a thread that is gone, after its totals were read. An account that is not there is fine.
+    pub fn remove_account(&mut self, key: &AccountKey) {
+        let _ = self.accounts.remove(key);
+    }
+
+    /// What the kernel side could not do as meant, since the start.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    pub fn losses(&self) -> Result<BTreeMap<u32, u64>, ProbeError> {
+        (0..LossCounter::COUNT)
+            .map(|index| {
+                let values = self.losses.get(&index, 0).map_err(failed("LOSSES"))?;
+                Ok((index, values.iter().sum()))
+            })
+            .collect()
+    }
+
+    /// Records that could not be decoded.
+    #[must_use]
+    pub const fn malformed(&self) -> u64 {
+        self.malformed
+    }
+
+    /// Pages of page cache added, by memcg and file.
+    pub fn file_pages(&self) -> impl Iterator<Item = (u64, FileKey, u64)> + '_ {
+        self.file_pages.iter().flatten().map(|([memcg, inode, device], pages)| {
+            let device = u32::try_from(device).unwrap_or(0);
+            (memcg, FileKey { inode, device, padding: 0 }, pages)
+        })
+    }
+}
+
