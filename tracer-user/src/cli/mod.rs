@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+pub mod doctor;
 pub mod exit;
 pub mod lab;
 pub mod pods;
@@ -18,6 +19,7 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Doctor(doctor::Args),
     Lab(lab::Args),
     Pods(pods::Args),
 }
@@ -33,6 +35,7 @@ pub fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> anyhow::Result<()> {
     match &cli.command {
+        Command::Doctor(args) => doctor::run(args),
         Command::Lab(args) => lab::run(args),
         Command::Pods(args) => pods::run(args),
     }
