@@ -125,7 +125,7 @@ fn placed_file(folio: Folio, mapping: Pointer) -> Option<()> {
 #[inline(always)]
 fn count_file(memcg: u64, file: &FileKey, bytes: u64) {
     let key = [memcg, file.inode, u64::from(file.device)];
-    let pages = bytes / global!(PAGE_SIZE);
+    let pages = bytes >> (global!(PAGE_SHIFT) & 31);
     if let Some(count) = FILE_PAGES.get_ptr_mut(&key) {
         // SAFETY: a live map value; two CPUs adding at once may lose an addition to this top list, not to an account.
         unsafe { *count += pages };

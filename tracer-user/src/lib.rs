@@ -16,4 +16,5 @@ pub mod recording;
 pub mod report;
 pub mod role;
 pub mod sizing;
+pub mod status;
 pub mod units;

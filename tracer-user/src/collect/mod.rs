@@ -1,1 +1,14 @@
 //! The live data way: kernel records and node facts in, events out.
+//!
+//! [`Collector`] owns the tracer and the node, and hands every event to a sink. It does no accounting of its own
+//! beyond turning cumulative totals into deltas: that is the ledger's.
+
+mod accounts;
+mod collector;
+mod kills;
+mod names;
+mod targets;
+
+pub use accounts::Accounts;
+pub use collector::{CollectError, Collector, EventSink};
+pub use targets::Scope;

@@ -11,4 +11,4 @@ pub use btf::{KernelTypes, TypesError};
 pub use kernel_table::{Unresolved, resolve_offsets};
 pub use plan::{Backend, BackendChoice, Group, Need, PROBES, Probe};
 pub use record::{DecodeError, Record, decode};
-pub use tracer::{Options, ProbeError, ProbeState, Tracer, boot_ns};
+pub use tracer::{Options, ProbeError, ProbeState, Tracer, boot_ns, page_size};

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use aya::maps::{HashMap, MapData, MapError, PerCpuArray, RingBuf};
@@ -177,6 +178,16 @@ impl Tracer {
         self.states.iter().map(|state| (state.probe.name.to_owned(), state.describe())).collect()
     }
 
+    /// A descriptor that becomes readable when the kernel side wants to be heard at once (a kill, a new program).
+    ///
+    /// # Errors
+    /// When there are no descriptors left.
+    pub fn wake_fd(&self) -> io::Result<OwnedFd> {
+        // SAFETY: the ring buffer owns the descriptor and outlives the borrow.
+        let fd = unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) };
+        fd.try_clone_to_owned()
+    }
+
     /// Detaches every program, which unloads it; the maps stay readable, and no longer change.
     pub fn detach(&mut self) {
         self.links.clear();
@@ -192,10 +203,16 @@ pub fn boot_ns() -> u64 {
     })
 }
 
-fn load(types: &KernelTypes, btf: &Btf, offsets: &KernelOffsets, options: Options) -> Result<Ebpf, ProbeError> {
+/// Bytes of a page.
+#[must_use]
+pub fn page_size() -> u64 {
     // SAFETY: sysconf has no preconditions.
     let page_size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    let page_size = u64::try_from(page_size).unwrap_or(4096);
+    u64::try_from(page_size).unwrap_or(4096)
+}
+
+fn load(types: &KernelTypes, btf: &Btf, offsets: &KernelOffsets, options: Options) -> Result<Ebpf, ProbeError> {
+    let page_size = page_size();
     let page_shift = page_size.trailing_zeros();
     // kernel: enum bpf_func_id, BPF_FUNC_get_current_task_btf (5.11)
     let has_task_btf = u32::from(types.enum_value("BPF_FUNC_get_current_task_btf").is_some());
@@ -305,7 +322,8 @@ fn explain_attach(name: &str, error: &ProgramError) -> String {
             ProgramError::LoadError { verifier_log, .. } => {
                 log::debug!("{name}: {verifier_log}");
                 let log = verifier_log.to_string();
-                let last = log.lines().rev().find(|line| !line.starts_with("processed ")).unwrap_or("");
+                let noise = ["processed ", "stack depth ", "verification time "];
+                let last = log.lines().rev().find(|line| !noise.iter().any(|prefix| line.starts_with(prefix))).unwrap_or("");
                 format!("{name} is refused by the verifier: {last}")
             }
             _ => format!("{name}: {}", chain(error)),

@@ -1,0 +1,367 @@
+//! The loop's body: what happens at each tick, in the order that keeps the recording exact.
+
+use std::collections::HashMap;
+
+use tracer_common::{AccountKey, AccountTotals, LossCounter};
+
+use super::accounts::Accounts;
+use super::kills::Kills;
+use super::names::{Names, Pods, Seen, is_alive};
+use super::targets::{Scope, Targets};
+use crate::node::Node;
+use crate::probe::{ProbeError, Record, Tracer, boot_ns};
+use crate::recording::event::{Body, Event, FileCache, Footer, Header, Loss, Reclaim};
+
+/// Reading the map may take this share of the time between two readings: 1%.
+const WALK_SHARE: u64 = 100;
+/// Accounts are read at least this far apart: what has not filled a record shows after that.
+const WALK_NS: u64 = 100_000_000;
+/// How often the kernel's own figures are sampled.
+const SAMPLE_NS: u64 = 1_000_000_000;
+/// How many files of page cache the footer names for each memcg.
+const TOP_FILES: usize = 20;
+
+/// Where events go.
+pub trait EventSink {
+    /// Takes an event.
+    ///
+    /// # Errors
+    /// When it cannot be kept; the collector stops.
+    fn event(&mut self, event: &Event) -> anyhow::Result<()>;
+}
+
+/// Why collecting stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum CollectError {
+    /// The kernel side.
+    #[error(transparent)]
+    Probe(#[from] ProbeError),
+    /// The sink.
+    #[error(transparent)]
+    Sink(#[from] anyhow::Error),
+}
+
+/// Turns records and node facts into events.
+pub struct Collector<S> {
+    node: Node,
+    tracer: Tracer,
+    targets: Targets,
+    accounts: Accounts,
+    names: Names,
+    kills: Kills,
+    sink: S,
+    /// Threads that said that they exit, by thread id and start time.
+    exiting: HashMap<(u32, u64), [u8; 16]>,
+    loss: Loss,
+    last_sample_ns: u64,
+    next_walk_ns: u64,
+    last_walk_ns: u64,
+    killed_ns: Option<u64>,
+}
+
+impl<S: EventSink> Collector<S> {
+    /// A collector over an attached tracer. Writes the header, looks at the targets and takes the first samples.
+    ///
+    /// # Errors
+    /// When the sink or the kernel side's maps refuse.
+    pub fn start(node: Node, tracer: Tracer, scope: Scope, header: Header, sink: S) -> Result<Self, CollectError> {
+        let now = boot_ns();
+        let mut this = Self {
+            node,
+            tracer,
+            targets: Targets::new(scope),
+            accounts: Accounts::default(),
+            names: Names::new(now),
+            kills: Kills::default(),
+            sink,
+            exiting: HashMap::new(),
+            loss: Loss::default(),
+            last_sample_ns: 0,
+            next_walk_ns: now,
+            last_walk_ns: now,
+            killed_ns: None,
+        };
+        this.emit(now, Body::Header(header))?;
+        this.sample(boot_ns())?;
+        Ok(this)
+    }
+
+    /// The sink.
+    pub const fn sink(&mut self) -> &mut S {
+        &mut self.sink
+    }
+
+    /// When the last kill in a watched pod was seen.
+    #[must_use]
+    pub const fn killed_ns(&self) -> Option<u64> {
+        self.killed_ns
+    }
+
+    /// Whether every given target is gone.
+    #[must_use]
+    pub fn all_gone(&self) -> bool {
+        self.targets.all_gone()
+    }
+
+    /// Everything that is due: records, accounts, targets, samples, kills. To be called every 20 to 50 ms.
+    ///
+    /// # Errors
+    /// When the sink or the kernel side's maps refuse.
+    pub fn tick(&mut self) -> Result<(), CollectError> {
+        let started_programs = self.drain()?;
+        let now = boot_ns();
+        if started_programs || (self.targets.incomplete() && now >= self.next_walk_ns) {
+            self.refresh(now)?;
+        }
+        if now.saturating_sub(self.last_sample_ns) >= SAMPLE_NS {
+            self.sample(now)?;
+        } else if now >= self.next_walk_ns {
+            self.walk(now)?;
+        }
+        self.announce_kills(now)
+    }
+
+    /// Detaches, reads the maps once more, and closes with the footer.
+    ///
+    /// # Errors
+    /// When the sink or the kernel side's maps refuse.
+    pub fn finish(mut self, ended: &str) -> Result<S, CollectError> {
+        self.sample(boot_ns())?;
+        self.tracer.detach();
+        self.drain()?;
+        let now = boot_ns();
+        self.walk(now)?;
+        self.announce_kills(u64::MAX)?;
+        self.update_loss()?;
+        let in_map = self.tracer.accounts().map(|(key, totals)| (key, totals.charged, totals.uncharged));
+        let footer = Footer {
+            totals: self.accounts.totals(in_map),
+            loss: self.loss,
+            files: self.top_files(),
+            ended: ended.to_owned(),
+        };
+        self.emit(boot_ns(), Body::Footer(footer))?;
+        Ok(self.sink)
+    }
+
+    fn emit(&mut self, t: u64, body: Body) -> Result<(), CollectError> {
+        Ok(self.sink.event(&Event { t, body })?)
+    }
+
+    /// Takes what is in the ring buffer. Returns whether a program was started in a watched memcg.
+    fn drain(&mut self) -> Result<bool, CollectError> {
+        let mut records = Vec::new();
+        self.tracer.drain(|record| records.push(record));
+        let mut started_programs = false;
+        for record in records {
+            started_programs |= matches!(record, Record::Exec(_));
+            self.take(record)?;
+        }
+        Ok(started_programs)
+    }
+
+    fn take(&mut self, record: Record) -> Result<(), CollectError> {
+        match record {
+            Record::Charge(charge, ..) => {
+                let key = charge.account;
+                let seen =
+                    Seen { tid: key.tid, tgid: charge.tgid, start_ns: key.start_ns, memcg: key.memcg, comm: charge.comm };
+                self.charge(charge.t, &key, &seen, charge.charged, charge.uncharged)
+            }
+            Record::Reclaim(record) => {
+                let seen = Seen {
+                    tid: record.tid,
+                    tgid: record.tgid,
+                    start_ns: record.start_ns,
+                    memcg: record.memcg,
+                    comm: record.comm,
+                };
+                self.name(record.t, &seen)?;
+                let body = Body::Reclaim(Reclaim {
+                    memcg: record.memcg,
+                    tid: record.tid,
+                    start_ns: record.start_ns,
+                    duration_ns: record.duration_ns,
+                    pages: record.reclaimed_pages,
+                    order: record.order,
+                });
+                self.emit(record.t, body)
+            }
+            Record::Oom(record) => {
+                self.kills.control(record);
+                Ok(())
+            }
+            Record::Victim(record) => {
+                self.kills.victim(&self.names, &Pods(self.targets.by_memcg()), &record);
+                Ok(())
+            }
+            Record::Exit(record) => {
+                self.exiting.insert((record.tid, record.start_ns), record.comm);
+                Ok(())
+            }
+            Record::Rename(record) => {
+                let seen =
+                    Seen { tid: record.tid, tgid: record.tgid, start_ns: record.start_ns, memcg: 0, comm: record.comm };
+                self.name(record.t, &seen)
+            }
+            Record::Exec(record) => {
+                self.names.forget_process(record.tgid);
+                Ok(())
+            }
+        }
+    }
+
+    /// Emits what is new about a thread.
+    fn name(&mut self, t: u64, seen: &Seen) -> Result<(), CollectError> {
+        for body in self.names.thread(&self.node, &Pods(self.targets.by_memcg()), seen) {
+            self.emit(t, body)?;
+        }
+        Ok(())
+    }
+
+    /// Emits what is new in an account.
+    fn charge(
+        &mut self,
+        t: u64,
+        key: &AccountKey,
+        seen: &Seen,
+        charged: u64,
+        uncharged: u64,
+    ) -> Result<(), CollectError> {
+        let Some(charge) = self.accounts.update(key, charged, uncharged) else { return Ok(()) };
+        if key.tid != 0 {
+            self.name(t, seen)?;
+        }
+        self.emit(t, Body::Charge(charge))
+    }
+
+    /// Reads every account, and removes those of threads that are gone for good.
+    fn walk(&mut self, now: u64) -> Result<(), CollectError> {
+        let accounts: Vec<(AccountKey, AccountTotals)> = self.tracer.accounts().collect();
+        for (key, totals) in &accounts {
+            let seen = Seen {
+                tid: key.tid,
+                tgid: totals.tgid,
+                start_ns: key.start_ns,
+                memcg: key.memcg,
+                comm: totals.comm,
+            };
+            self.charge(now, key, &seen, totals.charged, totals.uncharged)?;
+        }
+        self.bury(now, &accounts)?;
+        self.update_loss()?;
+        self.last_walk_ns = now;
+        let took = boot_ns().saturating_sub(now);
+        self.next_walk_ns = now + WALK_NS.max(took.saturating_mul(WALK_SHARE));
+        Ok(())
+    }
+
+    /// A thread that exits still gives its memory back after it said so: its accounts go once /proc no longer has it.
+    fn bury(&mut self, now: u64, accounts: &[(AccountKey, AccountTotals)]) -> Result<(), CollectError> {
+        let node = &self.node;
+        let gone: HashMap<(u32, u64), [u8; 16]> =
+            self.exiting.extract_if(|&(tid, start_ns), _| !is_alive(node, tid, start_ns)).collect();
+        if gone.is_empty() {
+            return Ok(());
+        }
+        // The accounts were read before it was known that their threads are gone: read them once more.
+        for (key, _) in accounts.iter().filter(|(key, _)| gone.contains_key(&(key.tid, key.start_ns))) {
+            let Some(totals) = self.tracer.account(key) else { continue };
+            if let Some(charge) = self.accounts.update(key, totals.charged, totals.uncharged) {
+                self.emit(now, Body::Charge(charge))?;
+            }
+            self.tracer.remove_account(key);
+            self.accounts.retire(key, totals.charged, totals.uncharged);
+        }
+        for ((tid, start_ns), comm) in gone {
+            if let Some(body) = self.names.exited(tid, start_ns, &comm) {
+                self.emit(now, body)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks at the pods again.
+    fn refresh(&mut self, now: u64) -> Result<(), CollectError> {
+        for pod in self.targets.refresh(&self.node, &mut self.tracer)? {
+            self.emit(now, Body::Pod(pod))?;
+        }
+        let mut events = Vec::new();
+        let pods = Pods(self.targets.by_memcg());
+        for (pid, comm, memcg) in self.targets.members() {
+            self.names.process(&self.node, &pods, pid, comm, memcg, &mut events);
+        }
+        for body in events {
+            self.emit(now, body)?;
+        }
+        Ok(())
+    }
+
+    /// The accounts, then the kernel's own figures, as close to each other as can be.
+    fn sample(&mut self, now: u64) -> Result<(), CollectError> {
+        self.refresh(now)?;
+        self.drain()?;
+        self.walk(now)?;
+        for sample in self.targets.samples(&self.node) {
+            self.emit(now, Body::Sample(sample))?;
+        }
+        self.last_sample_ns = now;
+        Ok(())
+    }
+
+    fn announce_kills(&mut self, now: u64) -> Result<(), CollectError> {
+        for event in self.kills.ready(now, kernel_report) {
+            self.killed_ns = Some(event.t);
+            self.sink.event(&event)?;
+        }
+        Ok(())
+    }
+
+    /// Emits the losses when there are more than before.
+    fn update_loss(&mut self) -> Result<(), CollectError> {
+        let counters = self.tracer.losses()?;
+        let count = |counter: LossCounter| counters.get(&(counter as u32)).copied().unwrap_or(0);
+        let now = boot_ns();
+        let mut loss = Loss {
+            ring_full: count(LossCounter::RingFull),
+            accounts_full: count(LossCounter::AccountsFull),
+            lost_bytes: count(LossCounter::LostBytes),
+            events_dropped: count(LossCounter::EventsDropped) + self.tracer.malformed(),
+            files_full: count(LossCounter::FilesFull),
+            max_delay_ns: self.loss.max_delay_ns,
+        };
+        if loss.ring_full > self.loss.ring_full {
+            // What did not fit was late by at most the time since the accounts were last read.
+            loss.max_delay_ns = loss.max_delay_ns.max(now.saturating_sub(self.last_walk_ns));
+        }
+        if loss == self.loss {
+            return Ok(());
+        }
+        self.loss = loss;
+        self.emit(now, Body::Loss(loss))
+    }
+
+    fn top_files(&self) -> Vec<FileCache> {
+        let mut by_memcg: HashMap<u64, Vec<FileCache>> = HashMap::new();
+        for (memcg, file, pages) in self.tracer.file_pages() {
+            // kernel: MAJOR() and MINOR(), include/linux/kdev_t.h
+            let device = format!("{}:{}", file.device >> 20, file.device & 0xf_ffff);
+            let bytes = pages.saturating_mul(4096);
+            by_memcg.entry(memcg).or_default().push(FileCache { memcg, device, inode: file.inode, path: None, bytes });
+        }
+        let mut files: Vec<FileCache> = by_memcg
+            .into_values()
+            .flat_map(|mut files| {
+                files.sort_by_key(|file| (std::cmp::Reverse(file.bytes), file.inode));
+                files.truncate(TOP_FILES);
+                files
+            })
+            .collect();
+        files.sort_by_key(|file| (file.memcg, std::cmp::Reverse(file.bytes)));
+        files
+    }
+}
+
+fn kernel_report(_t: u64) -> Vec<String> {
+    Vec::new()
+}

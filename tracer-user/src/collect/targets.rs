@@ -1,0 +1,189 @@
+//! Which pods are watched, and what the kernel side is told of them.
+
+use std::collections::{HashMap, HashSet};
+
+use tracer_common::Watched;
+
+use crate::node::pods::VmPod;
+use crate::node::{Memcg, Node};
+use crate::probe::{ProbeError, Tracer};
+use crate::recording::event::{Pod, Sample};
+
+/// What to watch.
+#[derive(Clone, Debug)]
+pub enum Scope {
+    /// Every VM pod, also those that start later.
+    All,
+    /// These.
+    Pods(Vec<VmPod>),
+}
+
+/// A watched pod.
+struct WatchedPod {
+    pod: VmPod,
+    event: Pod,
+}
+
+/// The watched pods.
+pub struct Targets {
+    scope: Scope,
+    pods: Vec<WatchedPod>,
+    by_memcg: HashMap<u64, u32>,
+    told_memcgs: HashMap<u64, Watched>,
+    told_files: HashSet<tracer_common::FileKey>,
+}
+
+impl Targets {
+    /// Nothing is watched before the first [`Targets::refresh`].
+    #[must_use]
+    pub fn new(scope: Scope) -> Self {
+        Self { scope, pods: Vec::new(), by_memcg: HashMap::new(), told_memcgs: HashMap::new(), told_files: HashSet::new() }
+    }
+
+    /// Numbers of the pods by cgroup id.
+    #[must_use]
+    pub const fn by_memcg(&self) -> &HashMap<u64, u32> {
+        &self.by_memcg
+    }
+
+    /// Whether some pod still waits for its QEMU or its guest RAM.
+    #[must_use]
+    pub fn incomplete(&self) -> bool {
+        self.pods.iter().any(|watched| !watched.event.gone && watched.event.guest_ram == 0)
+    }
+
+    /// Whether there is nothing left to watch: every given target is gone.
+    #[must_use]
+    pub fn all_gone(&self) -> bool {
+        matches!(self.scope, Scope::Pods(_)) && !self.pods.is_empty() && self.pods.iter().all(|pod| pod.event.gone)
+    }
+
+    /// Looks at the node again and tells the kernel side what changed. Returns the pods to announce.
+    ///
+    /// # Errors
+    /// When the kernel side's maps are full.
+    pub fn refresh(&mut self, node: &Node, tracer: &mut Tracer) -> Result<Vec<Pod>, ProbeError> {
+        let mut changed = Vec::new();
+        for index in 0..self.pods.len() {
+            let watched = &self.pods[index];
+            if watched.event.gone {
+                continue;
+            }
+            match node.refresh(&watched.pod) {
+                Some(pod) => self.update(index, pod, tracer, &mut changed)?,
+                None => {
+                    self.forget(index, tracer)?;
+                    changed.push(self.pods[index].event.clone());
+                }
+            }
+        }
+        for pod in self.new_pods(node) {
+            let index = self.pods.len();
+            self.pods.push(WatchedPod { pod: pod.clone(), event: Pod::default() });
+            self.update(index, pod, tracer, &mut changed)?;
+        }
+        Ok(changed)
+    }
+
+    fn new_pods(&mut self, node: &Node) -> Vec<VmPod> {
+        match &mut self.scope {
+            Scope::Pods(pods) if self.pods.is_empty() => pods.clone(),
+            Scope::Pods(_) => Vec::new(),
+            Scope::All => {
+                let known: HashSet<u64> =
+                    self.pods.iter().filter(|pod| !pod.event.gone).map(|pod| pod.pod.top.id).collect();
+                node.pods().into_iter().filter(|pod| !known.contains(&pod.top.id)).collect()
+            }
+        }
+    }
+
+    fn update(
+        &mut self,
+        index: usize,
+        pod: VmPod,
+        tracer: &mut Tracer,
+        changed: &mut Vec<Pod>,
+    ) -> Result<(), ProbeError> {
+        let number = u32::try_from(index).unwrap_or(u32::MAX);
+        let mut event = pod.to_event(number);
+        let before = &self.pods[index].event;
+        if event.guest_ram == 0 && before.guest_ram != 0 && event.qemu_pid == 0 {
+            // QEMU is gone, what it was is not forgotten.
+            event.guest_ram = before.guest_ram;
+        }
+        // Guest RAM first: from its first watched charge on, a page is told apart.
+        if let (Some(qemu), Some(guest)) = (pod.qemu, &pod.guest) {
+            let ranges: Vec<(u64, u64)> = guest.ranges.iter().map(|range| (range.start, range.end)).collect();
+            if !ranges.is_empty() {
+                let left_out = tracer.set_guest_ranges(qemu, &ranges)?;
+                if left_out > 0 {
+                    log::warn!("guest RAM of {} has {left_out} ranges too many: those count as overhead", pod.label());
+                }
+            }
+            for file in &guest.files {
+                if self.told_files.insert(*file) {
+                    tracer.add_guest_file(*file)?;
+                }
+            }
+        }
+        for memcg in &pod.memcgs {
+            let value = Watched { qemu_tgid: pod.qemu.unwrap_or(0), pod: number };
+            if self.told_memcgs.insert(memcg.id, value) != Some(value) {
+                tracer.watch(memcg.id, value)?;
+            }
+            self.by_memcg.insert(memcg.id, number);
+        }
+        if event != self.pods[index].event {
+            changed.push(event.clone());
+        }
+        self.pods[index] = WatchedPod { pod, event };
+        Ok(())
+    }
+
+    fn forget(&mut self, index: usize, tracer: &mut Tracer) -> Result<(), ProbeError> {
+        self.pods[index].event.gone = true;
+        for memcg in &self.pods[index].pod.memcgs {
+            self.told_memcgs.remove(&memcg.id);
+            tracer.unwatch(memcg.id)?;
+        }
+        Ok(())
+    }
+
+    /// The processes of the watched pods: pid, name of the main thread, cgroup id.
+    pub fn members(&self) -> impl Iterator<Item = (u32, &str, u64)> {
+        self.live().flat_map(|watched| {
+            let members = &watched.pod.processes;
+            members.iter().map(|member| (member.process.pid, member.process.comm.as_str(), member.memcg))
+        })
+    }
+
+    fn live(&self) -> impl Iterator<Item = &WatchedPod> {
+        self.pods.iter().filter(|watched| !watched.event.gone)
+    }
+
+    /// The kernel's own figures for every watched pod's limiting memcg, and for the memcgs below that hold processes.
+    #[must_use]
+    pub fn samples(&self, node: &Node) -> Vec<Sample> {
+        self.live().flat_map(|watched| pod_samples(node, watched)).collect()
+    }
+}
+
+fn pod_samples(node: &Node, watched: &WatchedPod) -> Vec<Sample> {
+    let pod = &watched.pod;
+    let guest_resident = match (pod.qemu, &pod.guest) {
+        (Some(qemu), Some(guest)) => node.guest_resident(qemu, guest).map(|resident| resident.pages),
+        _ => None,
+    };
+    let others = pod.memcgs.iter().filter(|memcg| memcg.id != pod.limiting.id && memcg.limit().is_some());
+    std::iter::once(&pod.limiting)
+        .chain(others)
+        .filter_map(|memcg: &Memcg| {
+            let mut sample = memcg.sample()?;
+            sample.pod = watched.event.pod;
+            if memcg.id == pod.limiting.id {
+                sample.guest_resident = guest_resident;
+            }
+            Some(sample)
+        })
+        .collect()
+}
