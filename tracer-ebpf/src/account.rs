@@ -5,7 +5,9 @@ use core::intrinsics::{AtomicOrdering, atomic_xadd};
 use aya_ebpf::bindings::{BPF_NOEXIST, BPF_RB_NO_WAKEUP};
 use aya_ebpf::helpers::bpf_get_current_comm;
 use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
-use tracer_common::{AccountKey, AccountTotals, COMM_LEN, ChargeRecord, Kind, LossCounter, RecordKind, Region, Watched};
+use tracer_common::{
+    AccountKey, AccountTotals, COMM_LEN, ChargeRecord, Kind, LossCounter, RecordKind, Region, Watched,
+};
 
 use crate::kernel::{current_ids, current_start_ns};
 use crate::maps::{ACCOUNTS, RECORDS, THREADS, WATCHED, count_loss, global};
@@ -46,7 +48,11 @@ pub fn account(memcg: u64, kind: Kind, region: Region, direction: Direction, byt
 #[inline(always)]
 pub fn account_pages(memcg: u64, kind: Kind, region: Region, pages: i64) {
     let bytes = pages.unsigned_abs() * global!(PAGE_SIZE);
-    let direction = if pages < 0 { Direction::Uncharge } else { Direction::Charge };
+    let direction = if pages < 0 {
+        Direction::Uncharge
+    } else {
+        Direction::Charge
+    };
     account(memcg, kind, region, direction, bytes);
 }
 
@@ -69,7 +75,11 @@ fn add(key: &AccountKey, tgid: u32, direction: Direction, bytes: u64) {
     // SAFETY: a map value, alive until user space removes it, which it does only after the thread is gone. Atomic,
     // since an interrupt may charge or free on the same thread's account in the middle of this.
     unsafe {
-        let side = if direction == Direction::Charge { &raw mut (*totals).charged } else { &raw mut (*totals).uncharged };
+        let side = if direction == Direction::Charge {
+            &raw mut (*totals).charged
+        } else {
+            &raw mut (*totals).uncharged
+        };
         atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(side, bytes);
     }
     emit_when_due(key, totals);
@@ -93,7 +103,11 @@ fn open(key: &AccountKey, tgid: u32) -> Option<*mut AccountTotals> {
         return Some(totals);
     }
     count_loss(LossCounter::AccountsFull, 1);
-    let overflow = AccountKey { start_ns: 0, tid: 0, ..*key };
+    let overflow = AccountKey {
+        start_ns: 0,
+        tid: 0,
+        ..*key
+    };
     ACCOUNTS.get_ptr_mut(&overflow)
 }
 
@@ -119,7 +133,15 @@ fn emit_when_due(key: &AccountKey, totals: *mut AccountTotals) {
     let comm = bpf_get_current_comm().unwrap_or([0; COMM_LEN]);
     // SAFETY: the helper has no preconditions; the totals are a live map value.
     let (t, tgid) = unsafe { (bpf_ktime_get_boot_ns(), (*totals).tgid) };
-    entry.write(ChargeRecord { record: RecordKind::Charge as u32, tgid, t, account: *key, charged, uncharged, comm });
+    entry.write(ChargeRecord {
+        record: RecordKind::Charge as u32,
+        tgid,
+        t,
+        account: *key,
+        charged,
+        uncharged,
+        comm,
+    });
     entry.submit(BPF_RB_NO_WAKEUP.into());
     // SAFETY: as above.
     unsafe {

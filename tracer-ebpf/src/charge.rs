@@ -60,7 +60,13 @@ pub fn charge_kernel_pages(ctx: FExitContext) -> u32 {
 fn charged_kernel_pages(page: Folio, order: u32) -> Option<()> {
     let memcg = Folio::memcg_id(page.memcg_data())?;
     watched(memcg)?;
-    account(memcg, Kind::Kmem, Region::Overhead, Direction::Charge, global!(PAGE_SIZE) << (order & 31));
+    account(
+        memcg,
+        Kind::Kmem,
+        Region::Overhead,
+        Direction::Charge,
+        global!(PAGE_SIZE) << (order & 31),
+    );
     Some(())
 }
 
@@ -96,6 +102,12 @@ pub fn charge_socket(ctx: FExitContext) -> u32 {
 pub fn socket(memcg: Pointer, direction: Direction, pages: u32) -> Option<()> {
     let memcg = cgroup_id_typed(memcg);
     watched(memcg)?;
-    account(memcg, Kind::Sock, Region::Overhead, direction, u64::from(pages) * global!(PAGE_SIZE));
+    account(
+        memcg,
+        Kind::Sock,
+        Region::Overhead,
+        direction,
+        u64::from(pages) * global!(PAGE_SIZE),
+    );
     Some(())
 }

@@ -55,7 +55,15 @@ fn faulted(address: u64) {
         }
         return;
     }
-    let _ = FAULTS.insert(&tid, &FaultState { region, armed: 1, in_guest_fault: 0 }, 0);
+    let _ = FAULTS.insert(
+        &tid,
+        &FaultState {
+            region,
+            armed: 1,
+            in_guest_fault: 0,
+        },
+        0,
+    );
 }
 
 // kernel: kvm:kvm_page_fault (all; in the kvm module on most kernels, hence raw)
@@ -79,7 +87,15 @@ fn set_in_guest_fault(in_guest_fault: u16) {
         // SAFETY: a live map value that only this thread writes.
         unsafe { (*state).in_guest_fault = in_guest_fault };
     } else if in_guest_fault != 0 && is_qemu(tgid) {
-        let _ = FAULTS.insert(&tid, &FaultState { region: Region::Unplaced as u32, armed: 0, in_guest_fault }, 0);
+        let _ = FAULTS.insert(
+            &tid,
+            &FaultState {
+                region: Region::Unplaced as u32,
+                armed: 0,
+                in_guest_fault,
+            },
+            0,
+        );
     }
 }
 
@@ -95,7 +111,11 @@ pub fn charge_region(qemu_tgid: u32) -> Region {
         return Region::Unplaced;
     };
     // SAFETY: a live map value that only this thread writes.
-    let FaultState { region, armed, in_guest_fault } = unsafe { *state };
+    let FaultState {
+        region,
+        armed,
+        in_guest_fault,
+    } = unsafe { *state };
     if in_guest_fault != 0 {
         return Region::Guest;
     }
@@ -104,14 +124,22 @@ pub fn charge_region(qemu_tgid: u32) -> Region {
     }
     // SAFETY: as above.
     unsafe { (*state).armed = 0 };
-    if region == Region::Guest as u32 { Region::Guest } else { Region::Overhead }
+    if region == Region::Guest as u32 {
+        Region::Guest
+    } else {
+        Region::Overhead
+    }
 }
 
 /// The region of user memory that the current thread gives back: only what other processes free is known.
 #[inline(always)]
 pub fn uncharge_region(qemu_tgid: u32) -> Region {
     let (_, tgid) = current_ids();
-    if tgid != qemu_tgid && !is_kernel_thread() { Region::Overhead } else { Region::Unplaced }
+    if tgid != qemu_tgid && !is_kernel_thread() {
+        Region::Overhead
+    } else {
+        Region::Unplaced
+    }
 }
 
 #[inline(always)]

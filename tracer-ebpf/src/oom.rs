@@ -67,7 +67,15 @@ pub fn oom_kill(ctx: FEntryContext) -> u32 {
 fn oom_killed(control: Pointer) -> Option<()> {
     let memcg: Pointer = read(control, offset!(oom_memcg))?;
     let victim: Pointer = read(control, offset!(oom_chosen))?;
-    let state = if memcg.is_null() { Fill { memcg: 0, usage: 0, limit: 0 } } else { fill(memcg)? };
+    let state = if memcg.is_null() {
+        Fill {
+            memcg: 0,
+            usage: 0,
+            limit: 0,
+        }
+    } else {
+        fill(memcg)?
+    };
     let (invoker_tid, invoker_tgid) = current_ids();
     let mut entry = RECORDS.reserve::<OomRecord>(0)?;
     entry.write(OomRecord {

@@ -48,13 +48,21 @@ fn placed_anon(folio: Folio, vma: Pointer, address: u64) -> Option<()> {
 fn file_of(mapping: Pointer) -> FileKey {
     let inode: Pointer = load(mapping, offset!(mapping_host));
     let superblock: Pointer = load(inode, offset!(inode_sb));
-    FileKey { inode: load(inode, offset!(inode_number)), device: load(superblock, offset!(sb_device)), padding: 0 }
+    FileKey {
+        inode: load(inode, offset!(inode_number)),
+        device: load(superblock, offset!(sb_device)),
+        padding: 0,
+    }
 }
 
 #[inline(always)]
 fn file_region(file: &FileKey) -> Region {
     // SAFETY: one byte, never changed once there.
-    if unsafe { GUEST_FILES.get(file) }.is_some() { Region::Guest } else { Region::Overhead }
+    if unsafe { GUEST_FILES.get(file) }.is_some() {
+        Region::Guest
+    } else {
+        Region::Overhead
+    }
 }
 
 // kernel: int shmem_add_to_page_cache(struct folio *, struct address_space *, unsigned long, void *, gfp_t)
@@ -93,8 +101,11 @@ fn unplaced_shmem(folio: Folio) -> Option<()> {
     let mapping: Pointer = read(folio.0, offset!(folio_mapping))?;
     let inode: Pointer = read(mapping, offset!(mapping_host))?;
     let superblock: Pointer = read(inode, offset!(inode_sb))?;
-    let file =
-        FileKey { inode: read(inode, offset!(inode_number))?, device: read(superblock, offset!(sb_device))?, padding: 0 };
+    let file = FileKey {
+        inode: read(inode, offset!(inode_number))?,
+        device: read(superblock, offset!(sb_device))?,
+        padding: 0,
+    };
     if file_region(&file) == Region::Guest {
         account(memcg, Kind::Shmem, Region::Guest, Direction::Uncharge, folio.bytes());
         account(memcg, Kind::Shmem, Region::Overhead, Direction::Charge, folio.bytes());

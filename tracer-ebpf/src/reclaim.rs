@@ -41,7 +41,18 @@ fn begin(order: u32) -> Option<()> {
     let (tid, _) = current_ids();
     // SAFETY: the helper has no preconditions.
     let t = unsafe { bpf_ktime_get_boot_ns() };
-    if RECLAIMS.insert(&tid, &ReclaimStart { t, memcg, order: u64::from(order) }, 0).is_err() {
+    if RECLAIMS
+        .insert(
+            &tid,
+            &ReclaimStart {
+                t,
+                memcg,
+                order: u64::from(order),
+            },
+            0,
+        )
+        .is_err()
+    {
         count_loss(LossCounter::EventsDropped, 1);
     }
     Some(())

@@ -51,7 +51,13 @@ fn uncharged_kernel_pages(page: Folio, order: u32) -> Option<()> {
     }
     let memcg = Folio::memcg_id(memcg_data)?;
     watched(memcg)?;
-    account(memcg, Kind::Kmem, Region::Overhead, Direction::Uncharge, global!(PAGE_SIZE) << (order & 31));
+    account(
+        memcg,
+        Kind::Kmem,
+        Region::Overhead,
+        Direction::Uncharge,
+        global!(PAGE_SIZE) << (order & 31),
+    );
     Some(())
 }
 

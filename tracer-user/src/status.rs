@@ -20,14 +20,23 @@ impl StatusLine {
     /// A status line, if there is a terminal to show it on.
     #[must_use]
     pub const fn new(terminal: bool) -> Self {
-        Self { terminal, charges: 0, labels: BTreeMap::new(), shown: false }
+        Self {
+            terminal,
+            charges: 0,
+            labels: BTreeMap::new(),
+            shown: false,
+        }
     }
 
     /// Takes an event; shows a line at each pod's sample.
     pub fn event(&mut self, event: &Event) {
         match &event.body {
             Body::Pod(pod) => {
-                let label = if pod.namespace.is_empty() { pod.vm.clone() } else { format!("{}/{}", pod.namespace, pod.vm) };
+                let label = if pod.namespace.is_empty() {
+                    pod.vm.clone()
+                } else {
+                    format!("{}/{}", pod.namespace, pod.vm)
+                };
                 self.labels.insert(pod.pod, (pod.memcg, label));
             }
             Body::Charge(_) => self.charges += 1,
@@ -42,9 +51,15 @@ impl StatusLine {
                             format!("limit {}, headroom {headroom}", Bytes(limit))
                         },
                     );
-                    let guest = sample.guest_resident.map_or_else(String::new, |guest| format!(", guest RAM {}", Bytes(guest)));
-                    let line =
-                        format!("{}: usage {}, {limit}{guest}; {} charges", terminal(label), Bytes(sample.usage), self.charges);
+                    let guest = sample
+                        .guest_resident
+                        .map_or_else(String::new, |guest| format!(", guest RAM {}", Bytes(guest)));
+                    let line = format!(
+                        "{}: usage {}, {limit}{guest}; {} charges",
+                        terminal(label),
+                        Bytes(sample.usage),
+                        self.charges
+                    );
                     self.show(&line);
                 }
             }

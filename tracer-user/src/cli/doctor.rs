@@ -48,19 +48,32 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     match findings.reason() {
         None => Ok(()),
-        Some(reason) => Err(ExitError::new(Status::Unsupported, format!("this node cannot be traced: {reason}")).into()),
+        Some(reason) => {
+            Err(ExitError::new(Status::Unsupported, format!("this node cannot be traced: {reason}")).into())
+        }
     }
 }
 
 fn examine(backend: BackendChoice) -> Findings {
     let root = Path::new("/");
-    let attached = Tracer::attach(root, Options { backend, ..Options::default() });
+    let attached = Tracer::attach(
+        root,
+        Options {
+            backend,
+            ..Options::default()
+        },
+    );
     Findings {
         root: nix::unistd::geteuid().is_root(),
         kernel: kernel_release(),
-        cgroup: Node::new(root).map(|node| node.hierarchy().version).map_err(|error| error.to_string()),
+        cgroup: Node::new(root)
+            .map(|node| node.hierarchy().version)
+            .map_err(|error| error.to_string()),
         tracing: attached
-            .map(|tracer| Tracing { backend: tracer.backend().as_str(), probes: tracer.states().to_vec() })
+            .map(|tracer| Tracing {
+                backend: tracer.backend().as_str(),
+                probes: tracer.states().to_vec(),
+            })
             .map_err(|error| reason(&error)),
     }
 }
@@ -78,7 +91,10 @@ pub fn reason(error: &ProbeError) -> String {
 /// `uname -r`
 #[must_use]
 pub fn kernel_release() -> String {
-    nix::sys::utsname::uname().map_or_else(|_| "unknown".to_owned(), |name| name.release().to_string_lossy().into_owned())
+    nix::sys::utsname::uname().map_or_else(
+        |_| "unknown".to_owned(),
+        |name| name.release().to_string_lossy().into_owned(),
+    )
 }
 
 impl Findings {

@@ -8,6 +8,8 @@ pub mod doctor;
 pub mod exit;
 pub mod lab;
 pub mod pods;
+pub mod protect;
+pub mod record;
 
 /// Which thread is eating a VM pod's memory headroom, before the kernel kills the VM.
 #[derive(Debug, Parser)]
@@ -22,6 +24,7 @@ enum Command {
     Doctor(doctor::Args),
     Lab(lab::Args),
     Pods(pods::Args),
+    Record(record::Args),
 }
 
 /// Runs the program.
@@ -38,6 +41,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Doctor(args) => doctor::run(args),
         Command::Lab(args) => lab::run(args),
         Command::Pods(args) => pods::run(args),
+        Command::Record(args) => record::run(args),
     }
 }
 

@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use anyhow::Context;
 use jiff::Timestamp;
-use jiff::tz::TimeZone;
 use tokio::io::unix::AsyncFd;
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
@@ -21,9 +20,10 @@ use crate::cli::exit::{ExitError, Status};
 use crate::cli::{doctor, protect};
 use crate::collect::{Collector, EventSink, Scope};
 use crate::node::Node;
+use crate::node::target::Target;
 use crate::probe::{BackendChoice, Options, Tracer, boot_ns};
 use crate::recording::event::{Body, Event, FORMAT, Header};
-use crate::recording::writer::{Overwrite, Writer};
+use crate::recording::{Overwrite, Writer};
 use crate::status::StatusLine;
 use crate::units::Bytes;
 
@@ -80,7 +80,10 @@ pub struct Args {
 /// # Errors
 /// Exit status 3 when this node cannot be traced, 4 when a target is not there, 1 when the recording cannot be written.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start tokio")?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start tokio")?;
     runtime.block_on(record(args))
 }
 
@@ -88,18 +91,29 @@ async fn record(args: &Args) -> anyhow::Result<()> {
     let unsupported = |reason: String| ExitError::new(Status::Unsupported, format!("cannot trace here: {reason}"));
     let node = Node::new(Path::new("/")).map_err(|error| unsupported(error.to_string()))?;
     let scope = scope(&node, &args.targets)?;
-    let options = Options { backend: args.backend, granularity: args.granularity.0.max(1), ring_bytes: ring_bytes(args)? };
+    let options = Options {
+        backend: args.backend,
+        granularity: args.granularity.0.max(1),
+        ring_bytes: ring_bytes(args)?,
+    };
     let path = args.output.clone().unwrap_or_else(default_path);
-    let tracer =
-        Tracer::attach(Path::new("/"), options).map_err(|error| unsupported(doctor::reason(&error)))?;
-    let overwrite = if args.force { Overwrite::Replace } else { Overwrite::Refuse };
+    let tracer = Tracer::attach(Path::new("/"), options).map_err(|error| unsupported(doctor::reason(&error)))?;
+    let overwrite = if args.force {
+        Overwrite::Replace
+    } else {
+        Overwrite::Refuse
+    };
     let writer = Writer::create(&path, overwrite)?;
     if !args.no_protect {
         protect::from_oom_killer();
     }
-    let wake = AsyncFd::new(tracer.wake_fd()?).context("cannot wait for the ring buffer")?;
+    // SAFETY: the descriptor is owned by the AsyncFd, and nothing else closes it.
+    let wake = unsafe { AsyncFd::register(tracer.wake_fd()?) }.context("cannot wait for the ring buffer")?;
     let header = header(&node, &tracer, options);
-    let sink = Sink { writer, status: StatusLine::new(std::io::stderr().is_terminal()) };
+    let sink = Sink {
+        writer,
+        status: StatusLine::new(std::io::stderr().is_terminal()),
+    };
     let collector = Collector::start(node, tracer, scope, header, sink)?;
     // Whoever started us (a backup script, the lab) waits for this line.
     eprintln!("headroom: attached, recording to {}", path.display());
@@ -137,7 +151,9 @@ async fn follow(
         }
         collector.tick()?;
         collector.sink().writer.tick(boot_ns())?;
-        let since_kill = collector.killed_ns().map(|killed| Duration::from_nanos(boot_ns().saturating_sub(killed)));
+        let since_kill = collector
+            .killed_ns()
+            .map(|killed| Duration::from_nanos(boot_ns().saturating_sub(killed)));
         if args.until_oom && since_kill.is_some_and(|since| since >= AFTER_OOM) {
             return Ok((collector, "oom", None));
         }
@@ -169,12 +185,16 @@ fn start_command(args: &Args) -> anyhow::Result<Option<Child>> {
         return Err(ExitError::new(Status::Usage, "--command needs a command behind --").into());
     };
     let child = Command::new(program).args(arguments).kill_on_drop(true).spawn();
-    Ok(Some(child.with_context(|| format!("cannot run {}", program.display()))?))
+    Ok(Some(
+        child.with_context(|| format!("cannot run {}", program.display()))?,
+    ))
 }
 
 fn command_status(status: Option<ExitStatus>) -> anyhow::Result<()> {
     match status {
-        Some(status) if !status.success() => Err(anyhow::anyhow!("the command ended with {status}; its recording is whole")),
+        Some(status) if !status.success() => Err(anyhow::anyhow!(
+            "the command ended with {status}; its recording is whole"
+        )),
         _ => Ok(()),
     }
 }
@@ -183,8 +203,15 @@ fn scope(node: &Node, targets: &[String]) -> anyhow::Result<Scope> {
     if targets.is_empty() {
         return Ok(Scope::All);
     }
-    let pods = targets.iter().map(|target| crate::cli::target::resolve(node, target));
-    Ok(Scope::Pods(pods.collect::<anyhow::Result<_>>()?))
+    let targets = targets
+        .iter()
+        .map(|target| target.parse())
+        .collect::<Result<Vec<Target>, _>>();
+    let targets = targets.map_err(|error| ExitError::new(Status::Usage, error.to_string()))?;
+    let pods = node
+        .resolve(&targets)
+        .map_err(|error| ExitError::new(Status::NotFound, error.to_string()))?;
+    Ok(Scope::Pods(pods))
 }
 
 fn ring_bytes(args: &Args) -> anyhow::Result<u32> {
@@ -195,11 +222,14 @@ fn ring_bytes(args: &Args) -> anyhow::Result<u32> {
 }
 
 fn host() -> String {
-    nix::unistd::gethostname().map_or_else(|_| "unknown".to_owned(), |name| name.to_string_lossy().into_owned())
+    nix::sys::utsname::uname().map_or_else(
+        |_| "unknown".to_owned(),
+        |name| name.nodename().to_string_lossy().into_owned(),
+    )
 }
 
 fn default_path() -> PathBuf {
-    let now = Timestamp::now().to_zoned(TimeZone::UTC).strftime("%Y%m%dT%H%M%SZ").to_string();
+    let now = Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
     PathBuf::from(format!("headroom-{}-{now}.jsonl.zst", host()))
 }
 

@@ -86,15 +86,31 @@ mod tests {
     use super::*;
 
     fn key(tid: u32) -> AccountKey {
-        AccountKey { memcg: 1, start_ns: 2, tid, kind: Kind::Anon as u8, region: Region::Overhead as u8, padding: 0 }
+        AccountKey {
+            memcg: 1,
+            start_ns: 2,
+            tid,
+            kind: Kind::Anon as u8,
+            region: Region::Overhead as u8,
+            padding: 0,
+        }
     }
 
     #[test]
     fn a_late_record_adds_nothing_twice() {
         let mut accounts = Accounts::default();
         assert_eq!(accounts.update(&key(1), 100, 0).map(|charge| charge.charged), Some(100));
-        assert_eq!(accounts.update(&key(1), 300, 50).map(|charge| (charge.charged, charge.uncharged)), Some((200, 50)));
-        assert_eq!(accounts.update(&key(1), 200, 0), None, "a record that was in the ring while the map was read");
+        assert_eq!(
+            accounts
+                .update(&key(1), 300, 50)
+                .map(|charge| (charge.charged, charge.uncharged)),
+            Some((200, 50))
+        );
+        assert_eq!(
+            accounts.update(&key(1), 200, 0),
+            None,
+            "a record that was in the ring while the map was read"
+        );
     }
 
     proptest! {

@@ -9,6 +9,7 @@ use super::kills::Kills;
 use super::names::{Names, Pods, Seen, is_alive};
 use super::targets::{Scope, Targets};
 use crate::node::Node;
+use crate::node::kmsg::{KernelLog, last_oom_report};
 use crate::probe::{ProbeError, Record, Tracer, boot_ns};
 use crate::recording::event::{Body, Event, FileCache, Footer, Header, Loss, Reclaim};
 
@@ -57,6 +58,7 @@ pub struct Collector<S> {
     next_walk_ns: u64,
     last_walk_ns: u64,
     killed_ns: Option<u64>,
+    kernel_log: Option<KernelLog>,
 }
 
 impl<S: EventSink> Collector<S> {
@@ -66,6 +68,10 @@ impl<S: EventSink> Collector<S> {
     /// When the sink or the kernel side's maps refuse.
     pub fn start(node: Node, tracer: Tracer, scope: Scope, header: Header, sink: S) -> Result<Self, CollectError> {
         let now = boot_ns();
+        let kernel_log = KernelLog::at_end(&node);
+        if let Err(error) = &kernel_log {
+            log::warn!("kills come without the kernel's own report: /dev/kmsg: {error}");
+        }
         let mut this = Self {
             node,
             tracer,
@@ -80,6 +86,7 @@ impl<S: EventSink> Collector<S> {
             next_walk_ns: now,
             last_walk_ns: now,
             killed_ns: None,
+            kernel_log: kernel_log.ok(),
         };
         this.emit(now, Body::Header(header))?;
         this.sample(boot_ns())?;
@@ -133,7 +140,10 @@ impl<S: EventSink> Collector<S> {
         self.walk(now)?;
         self.announce_kills(u64::MAX)?;
         self.update_loss()?;
-        let in_map = self.tracer.accounts().map(|(key, totals)| (key, totals.charged, totals.uncharged));
+        let in_map = self
+            .tracer
+            .accounts()
+            .map(|(key, totals)| (key, totals.charged, totals.uncharged));
         let footer = Footer {
             totals: self.accounts.totals(in_map),
             loss: self.loss,
@@ -164,8 +174,13 @@ impl<S: EventSink> Collector<S> {
         match record {
             Record::Charge(charge, ..) => {
                 let key = charge.account;
-                let seen =
-                    Seen { tid: key.tid, tgid: charge.tgid, start_ns: key.start_ns, memcg: key.memcg, comm: charge.comm };
+                let seen = Seen {
+                    tid: key.tid,
+                    tgid: charge.tgid,
+                    start_ns: key.start_ns,
+                    memcg: key.memcg,
+                    comm: charge.comm,
+                };
                 self.charge(charge.t, &key, &seen, charge.charged, charge.uncharged)
             }
             Record::Reclaim(record) => {
@@ -200,8 +215,13 @@ impl<S: EventSink> Collector<S> {
                 Ok(())
             }
             Record::Rename(record) => {
-                let seen =
-                    Seen { tid: record.tid, tgid: record.tgid, start_ns: record.start_ns, memcg: 0, comm: record.comm };
+                let seen = Seen {
+                    tid: record.tid,
+                    tgid: record.tgid,
+                    start_ns: record.start_ns,
+                    memcg: 0,
+                    comm: record.comm,
+                };
                 self.name(record.t, &seen)
             }
             Record::Exec(record) => {
@@ -228,7 +248,9 @@ impl<S: EventSink> Collector<S> {
         charged: u64,
         uncharged: u64,
     ) -> Result<(), CollectError> {
-        let Some(charge) = self.accounts.update(key, charged, uncharged) else { return Ok(()) };
+        let Some(charge) = self.accounts.update(key, charged, uncharged) else {
+            return Ok(());
+        };
         if key.tid != 0 {
             self.name(t, seen)?;
         }
@@ -259,14 +281,21 @@ impl<S: EventSink> Collector<S> {
     /// A thread that exits still gives its memory back after it said so: its accounts go once /proc no longer has it.
     fn bury(&mut self, now: u64, accounts: &[(AccountKey, AccountTotals)]) -> Result<(), CollectError> {
         let node = &self.node;
-        let gone: HashMap<(u32, u64), [u8; 16]> =
-            self.exiting.extract_if(|&(tid, start_ns), _| !is_alive(node, tid, start_ns)).collect();
+        let gone: HashMap<(u32, u64), [u8; 16]> = self
+            .exiting
+            .extract_if(|&(tid, start_ns), _| !is_alive(node, tid, start_ns))
+            .collect();
         if gone.is_empty() {
             return Ok(());
         }
         // The accounts were read before it was known that their threads are gone: read them once more.
-        for (key, _) in accounts.iter().filter(|(key, _)| gone.contains_key(&(key.tid, key.start_ns))) {
-            let Some(totals) = self.tracer.account(key) else { continue };
+        for (key, _) in accounts
+            .iter()
+            .filter(|(key, _)| gone.contains_key(&(key.tid, key.start_ns)))
+        {
+            let Some(totals) = self.tracer.account(key) else {
+                continue;
+            };
             if let Some(charge) = self.accounts.update(key, totals.charged, totals.uncharged) {
                 self.emit(now, Body::Charge(charge))?;
             }
@@ -310,9 +339,10 @@ impl<S: EventSink> Collector<S> {
     }
 
     fn announce_kills(&mut self, now: u64) -> Result<(), CollectError> {
-        for event in self.kills.ready(now, kernel_report) {
+        for event in self.kills.ready(now) {
             self.killed_ns = Some(event.t);
-            self.sink.event(&event)?;
+            let report = self.kernel_report();
+            self.sink.event(&with_report(event, report))?;
         }
         Ok(())
     }
@@ -341,13 +371,33 @@ impl<S: EventSink> Collector<S> {
         self.emit(now, Body::Loss(loss))
     }
 
+    /// What the kernel printed about the last kill; empty where its log is not readable.
+    fn kernel_report(&mut self) -> Vec<String> {
+        let Some(log) = &mut self.kernel_log else {
+            return Vec::new();
+        };
+        match log.read_new() {
+            Ok(records) => last_oom_report(&records),
+            Err(error) => {
+                log::warn!("cannot read the kernel's log: {error}");
+                Vec::new()
+            }
+        }
+    }
+
     fn top_files(&self) -> Vec<FileCache> {
         let mut by_memcg: HashMap<u64, Vec<FileCache>> = HashMap::new();
         for (memcg, file, pages) in self.tracer.file_pages() {
             // kernel: MAJOR() and MINOR(), include/linux/kdev_t.h
             let device = format!("{}:{}", file.device >> 20, file.device & 0xf_ffff);
             let bytes = pages.saturating_mul(4096);
-            by_memcg.entry(memcg).or_default().push(FileCache { memcg, device, inode: file.inode, path: None, bytes });
+            by_memcg.entry(memcg).or_default().push(FileCache {
+                memcg,
+                device,
+                inode: file.inode,
+                path: None,
+                bytes,
+            });
         }
         let mut files: Vec<FileCache> = by_memcg
             .into_values()
@@ -362,6 +412,9 @@ impl<S: EventSink> Collector<S> {
     }
 }
 
-fn kernel_report(_t: u64) -> Vec<String> {
-    Vec::new()
+fn with_report(mut event: Event, report: Vec<String>) -> Event {
+    if let Body::Oom(oom) = &mut event.body {
+        oom.kernel_report = report;
+    }
+    event
 }

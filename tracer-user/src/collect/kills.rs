@@ -3,7 +3,7 @@
 use tracer_common::{OomRecord, VictimRecord};
 
 use super::names::{Names, Pods, comm_text};
-use crate::recording::event::{Event, Body, Oom, OomTask};
+use crate::recording::event::{Body, Event, Oom, OomTask};
 
 /// How long after the kill its event is held back: the kernel prints its report meanwhile.
 const REPORT_DELAY_NS: u64 = 300_000_000;
@@ -25,7 +25,10 @@ impl Kills {
     /// A victim was marked: the kill is certain.
     pub fn victim(&mut self, names: &Names, pods: &Pods<'_>, record: &VictimRecord) {
         let pod = pods.of_memcg(record.memcg).or_else(|| pods.of_memcg(record.oom_memcg));
-        let control = self.control.take().filter(|control| control.victim_tgid == record.victim_tgid);
+        let control = self
+            .control
+            .take()
+            .filter(|control| control.victim_tgid == record.victim_tgid);
         if pod.is_none() {
             return;
         }
@@ -54,21 +57,18 @@ impl Kills {
             },
             kernel_report: Vec::new(),
         };
-        self.waiting.push(Event { t: record.t, body: Body::Oom(oom) });
+        self.waiting.push(Event {
+            t: record.t,
+            body: Body::Oom(oom),
+        });
     }
 
-    /// The kills that are old enough to be announced (all of them at the end), with the kernel's report.
-    pub fn ready(&mut self, now_ns: u64, report: impl Fn(u64) -> Vec<String>) -> Vec<Event> {
+    /// The kills that are old enough to be announced, the kernel having printed its report.
+    pub fn ready(&mut self, now_ns: u64) -> Vec<Event> {
         let (ready, waiting) = std::mem::take(&mut self.waiting)
             .into_iter()
             .partition(|event| now_ns.saturating_sub(event.t) >= REPORT_DELAY_NS);
         self.waiting = waiting;
-        let mut ready: Vec<Event> = ready;
-        for event in &mut ready {
-            if let Body::Oom(oom) = &mut event.body {
-                oom.kernel_report = report(event.t);
-            }
-        }
         ready
     }
 }

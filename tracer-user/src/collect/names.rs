@@ -32,7 +32,10 @@ impl Names {
     /// Names as of a tracer that attached at this time.
     #[must_use]
     pub fn new(attached_ns: u64) -> Self {
-        Self { attached_ns, ..Self::default() }
+        Self {
+            attached_ns,
+            ..Self::default()
+        }
     }
 
     /// Notes a thread that charged (or renamed itself): the events to emit, if anything about it is new.
@@ -45,7 +48,9 @@ impl Names {
         }
         let mut events = Vec::new();
         self.process(node, pods, seen.tgid, &comm, seen.memcg, &mut events);
-        let Some(known) = self.processes.get(&seen.tgid) else { return events };
+        let Some(known) = self.processes.get(&seen.tgid) else {
+            return events;
+        };
         let thread = Thread {
             tid: seen.tid,
             start_ns: seen.start_ns,
@@ -61,15 +66,7 @@ impl Names {
     }
 
     /// Notes a process of a pod, whether or not it charges.
-    pub fn process(
-        &mut self,
-        node: &Node,
-        pods: &Pods<'_>,
-        pid: u32,
-        comm: &str,
-        memcg: u64,
-        events: &mut Vec<Body>,
-    ) {
+    pub fn process(&mut self, node: &Node, pods: &Pods<'_>, pid: u32, comm: &str, memcg: u64, events: &mut Vec<Body>) {
         let start_ns = node.start_ns(pid);
         if let Some(known) = self.processes.get(&pid) {
             let same = start_ns.is_none_or(|start_ns| start_ns == known.process.start_ns);
@@ -79,9 +76,16 @@ impl Names {
         }
         let found = node.process(pid);
         let guessed = found.is_none();
-        let process =
-            found.unwrap_or_else(|| NodeProcess { pid, comm: comm.to_owned(), name: comm.to_owned(), ..Default::default() });
-        let own_memcg = node.memcg_path(pid).and_then(|path| node.memcg(&path)).map(|found| found.id);
+        let process = found.unwrap_or_else(|| NodeProcess {
+            pid,
+            comm: comm.to_owned(),
+            name: comm.to_owned(),
+            ..Default::default()
+        });
+        let own_memcg = node
+            .memcg_path(pid)
+            .and_then(|path| node.memcg(&path))
+            .map(|found| found.id);
         // A process that is already gone charged here, so it is taken to have been here.
         let own_memcg = own_memcg.unwrap_or(if guessed { memcg } else { 0 });
         let pod = pods.of_memcg(own_memcg);
@@ -168,5 +172,6 @@ pub fn comm_text(comm: &[u8; COMM_LEN]) -> String {
 /// Whether a thread that started at this time still lives under its id.
 #[must_use]
 pub fn is_alive(node: &Node, tid: u32, start_ns: u64) -> bool {
-    node.start_ns(tid).is_some_and(|found| found.abs_diff(start_ns) <= TICK_NS)
+    node.start_ns(tid)
+        .is_some_and(|found| found.abs_diff(start_ns) <= TICK_NS)
 }

@@ -37,7 +37,13 @@ impl Targets {
     /// Nothing is watched before the first [`Targets::refresh`].
     #[must_use]
     pub fn new(scope: Scope) -> Self {
-        Self { scope, pods: Vec::new(), by_memcg: HashMap::new(), told_memcgs: HashMap::new(), told_files: HashSet::new() }
+        Self {
+            scope,
+            pods: Vec::new(),
+            by_memcg: HashMap::new(),
+            told_memcgs: HashMap::new(),
+            told_files: HashSet::new(),
+        }
     }
 
     /// Numbers of the pods by cgroup id.
@@ -49,7 +55,9 @@ impl Targets {
     /// Whether some pod still waits for its QEMU or its guest RAM.
     #[must_use]
     pub fn incomplete(&self) -> bool {
-        self.pods.iter().any(|watched| !watched.event.gone && watched.event.guest_ram == 0)
+        self.pods
+            .iter()
+            .any(|watched| !watched.event.gone && watched.event.guest_ram == 0)
     }
 
     /// Whether there is nothing left to watch: every given target is gone.
@@ -79,7 +87,10 @@ impl Targets {
         }
         for pod in self.new_pods(node) {
             let index = self.pods.len();
-            self.pods.push(WatchedPod { pod: pod.clone(), event: Pod::default() });
+            self.pods.push(WatchedPod {
+                pod: pod.clone(),
+                event: Pod::default(),
+            });
             self.update(index, pod, tracer, &mut changed)?;
         }
         Ok(changed)
@@ -90,9 +101,16 @@ impl Targets {
             Scope::Pods(pods) if self.pods.is_empty() => pods.clone(),
             Scope::Pods(_) => Vec::new(),
             Scope::All => {
-                let known: HashSet<u64> =
-                    self.pods.iter().filter(|pod| !pod.event.gone).map(|pod| pod.pod.top.id).collect();
-                node.pods().into_iter().filter(|pod| !known.contains(&pod.top.id)).collect()
+                let known: HashSet<u64> = self
+                    .pods
+                    .iter()
+                    .filter(|pod| !pod.event.gone)
+                    .map(|pod| pod.pod.top.id)
+                    .collect();
+                node.pods()
+                    .into_iter()
+                    .filter(|pod| !known.contains(&pod.top.id))
+                    .collect()
             }
         }
     }
@@ -117,7 +135,10 @@ impl Targets {
             if !ranges.is_empty() {
                 let left_out = tracer.set_guest_ranges(qemu, &ranges)?;
                 if left_out > 0 {
-                    log::warn!("guest RAM of {} has {left_out} ranges too many: those count as overhead", pod.label());
+                    log::warn!(
+                        "guest RAM of {} has {left_out} ranges too many: those count as overhead",
+                        pod.label()
+                    );
                 }
             }
             for file in &guest.files {
@@ -127,7 +148,10 @@ impl Targets {
             }
         }
         for memcg in &pod.memcgs {
-            let value = Watched { qemu_tgid: pod.qemu.unwrap_or(0), pod: number };
+            let value = Watched {
+                qemu_tgid: pod.qemu.unwrap_or(0),
+                pod: number,
+            };
             if self.told_memcgs.insert(memcg.id, value) != Some(value) {
                 tracer.watch(memcg.id, value)?;
             }
@@ -153,7 +177,9 @@ impl Targets {
     pub fn members(&self) -> impl Iterator<Item = (u32, &str, u64)> {
         self.live().flat_map(|watched| {
             let members = &watched.pod.processes;
-            members.iter().map(|member| (member.process.pid, member.process.comm.as_str(), member.memcg))
+            members
+                .iter()
+                .map(|member| (member.process.pid, member.process.comm.as_str(), member.memcg))
         })
     }
 
@@ -174,7 +200,10 @@ fn pod_samples(node: &Node, watched: &WatchedPod) -> Vec<Sample> {
         (Some(qemu), Some(guest)) => node.guest_resident(qemu, guest).map(|resident| resident.pages),
         _ => None,
     };
-    let others = pod.memcgs.iter().filter(|memcg| memcg.id != pod.limiting.id && memcg.limit().is_some());
+    let others = pod
+        .memcgs
+        .iter()
+        .filter(|memcg| memcg.id != pod.limiting.id && memcg.limit().is_some());
     std::iter::once(&pod.limiting)
         .chain(others)
         .filter_map(|memcg: &Memcg| {

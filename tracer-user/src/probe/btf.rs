@@ -88,7 +88,10 @@ impl KernelTypes {
     /// When the kernel shows no BTF, or it is malformed.
     pub fn of_running_kernel(root: &Path) -> Result<Self, TypesError> {
         let path = root.join("sys/kernel/btf/vmlinux");
-        let data = std::fs::read(&path).map_err(|source| TypesError::Open { path: path.display().to_string(), source })?;
+        let data = std::fs::read(&path).map_err(|source| TypesError::Open {
+            path: path.display().to_string(),
+            source,
+        })?;
         Self::parse(data)
     }
 
@@ -101,7 +104,11 @@ impl KernelTypes {
         if u16_at(&data, 0) != Some(MAGIC) {
             return Err(malformed(0));
         }
-        let field = |offset| u32_at(&data, offset).map(|value| value as usize).ok_or(malformed(offset));
+        let field = |offset| {
+            u32_at(&data, offset)
+                .map(|value| value as usize)
+                .ok_or(malformed(offset))
+        };
         let header = field(4)?.max(HEADER_LEN);
         let (start, len) = (header.saturating_add(field(8)?), field(12)?);
         let strings = header.saturating_add(field(16)?);
@@ -109,10 +116,20 @@ impl KernelTypes {
         if end > data.len() || strings > data.len() {
             return Err(malformed(data.len()));
         }
-        let mut this =
-            Self { data, strings, types: Vec::new(), by_name: HashMap::new(), enum_values: HashMap::new() };
+        let mut this = Self {
+            data,
+            strings,
+            types: Vec::new(),
+            by_name: HashMap::new(),
+            enum_values: HashMap::new(),
+        };
         // Type 0 is void.
-        this.types.push(Type { name: 0, info: 0, size_or_type: 0, tail: 0 });
+        this.types.push(Type {
+            name: 0,
+            info: 0,
+            size_or_type: 0,
+            tail: 0,
+        });
         let mut offset = start;
         while offset < end {
             offset = this.read_type(offset).ok_or(malformed(offset))?;
@@ -124,10 +141,15 @@ impl KernelTypes {
     fn read_type(&mut self, offset: usize) -> Option<usize> {
         let word = |index: usize| u32_at(&self.data, offset + 4 * index);
         let (name, info, size_or_type) = (word(0)?, word(1)?, word(2)?);
-        let kind = Type { name, info, size_or_type, tail: offset + 12 };
+        let kind = Type {
+            name,
+            info,
+            size_or_type,
+            tail: offset + 12,
+        };
         let tail = match kind.kind() {
-            KIND_PTR | KIND_FWD | KIND_TYPEDEF | KIND_VOLATILE | KIND_CONST | KIND_RESTRICT | KIND_FUNC | KIND_FLOAT
-            | KIND_TYPE_TAG => 0,
+            KIND_PTR | KIND_FWD | KIND_TYPEDEF | KIND_VOLATILE | KIND_CONST | KIND_RESTRICT | KIND_FUNC
+            | KIND_FLOAT | KIND_TYPE_TAG => 0,
             KIND_INT | KIND_VAR | KIND_DECL_TAG => 4,
             KIND_ARRAY => 12,
             KIND_STRUCT | KIND_UNION | KIND_DATASEC | KIND_ENUM64 => 12 * kind.len(),
@@ -152,10 +174,18 @@ impl KernelTypes {
         };
         for index in 0..kind.len() {
             let at = kind.tail + step * index;
-            let (Some(name), Some(low)) = (u32_at(&self.data, at), u32_at(&self.data, at + 4)) else { return };
-            let high = if step == 12 { u32_at(&self.data, at + 8).unwrap_or(0) } else { 0 };
+            let (Some(name), Some(low)) = (u32_at(&self.data, at), u32_at(&self.data, at + 4)) else {
+                return;
+            };
+            let high = if step == 12 {
+                u32_at(&self.data, at + 8).unwrap_or(0)
+            } else {
+                0
+            };
             if let Some(name) = self.string(name).map(str::to_owned) {
-                self.enum_values.entry(name).or_insert(u64::from(high) << 32 | u64::from(low));
+                self.enum_values
+                    .entry(name)
+                    .or_insert(u64::from(high) << 32 | u64::from(low));
             }
         }
     }
@@ -257,7 +287,10 @@ impl KernelTypes {
             return None;
         }
         let arguments = (0..proto.len()).map(|index| u32_at(&self.data, proto.tail + 8 * index + 4));
-        arguments.chain([Some(proto.size_or_type)]).map(|id| Some(self.type_name(id?, MAX_DEPTH))).collect()
+        arguments
+            .chain([Some(proto.size_or_type)])
+            .map(|id| Some(self.type_name(id?, MAX_DEPTH)))
+            .collect()
     }
 
     /// A type as C writes it, without const, volatile and the like: `struct folio *`, `gfp_t`.
@@ -270,7 +303,11 @@ impl KernelTypes {
             0 => "void".to_owned(),
             KIND_PTR => {
                 let target = self.type_name(found.size_or_type, depth - 1);
-                if target.ends_with('*') { format!("{target}*") } else { format!("{target} *") }
+                if target.ends_with('*') {
+                    format!("{target}*")
+                } else {
+                    format!("{target} *")
+                }
             }
             KIND_VOLATILE | KIND_CONST | KIND_RESTRICT | KIND_TYPE_TAG => self.type_name(found.size_or_type, depth - 1),
             KIND_STRUCT => format!("struct {own}"),
@@ -311,7 +348,10 @@ mod tests {
         assert_eq!(types.field_offset("mem_cgroup.css"), Some(0));
         assert_eq!(types.field_offset("page_counter.usage"), Some(0));
         assert_eq!(types.field_offset("oom_control.chosen"), Some(40));
-        assert!(types.field_offset("folio.memcg_data").is_some(), "a member of two anonymous levels");
+        assert!(
+            types.field_offset("folio.memcg_data").is_some(),
+            "a member of two anonymous levels"
+        );
         assert_eq!(types.field_offset("mem_cgroup.no_such_field"), None);
     }
 
@@ -321,7 +361,11 @@ mod tests {
         assert_eq!(types.enum_value("NR_INACTIVE_ANON"), Some(0));
         assert_eq!(
             types.function("oom_kill_process"),
-            Some(vec!["struct oom_control *".to_owned(), "char *".to_owned(), "void".to_owned()])
+            Some(vec![
+                "struct oom_control *".to_owned(),
+                "char *".to_owned(),
+                "void".to_owned()
+            ])
         );
         assert_eq!(
             types.tracepoint("task_rename"),
@@ -333,7 +377,10 @@ mod tests {
     #[test]
     fn a_missing_file_is_named() {
         let error = KernelTypes::of_running_kernel(Path::new("/no/such/root")).unwrap_err();
-        assert!(error.to_string().contains("/no/such/root/sys/kernel/btf/vmlinux"), "{error}");
+        assert!(
+            error.to_string().contains("/no/such/root/sys/kernel/btf/vmlinux"),
+            "{error}"
+        );
     }
 
     proptest! {

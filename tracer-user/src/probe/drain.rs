@@ -38,8 +38,22 @@ impl Tracer {
     }
 
     fn open_overflow(&mut self, memcg: u64, kind: Kind, region: Region) -> Result<(), ProbeError> {
-        let key = AccountKey { memcg, start_ns: 0, tid: 0, kind: kind as u8, region: region as u8, padding: 0 };
-        let empty = AccountTotals { charged: 0, uncharged: 0, emitted: 0, tgid: 0, padding: 0, comm: [0; 16] };
+        let key = AccountKey {
+            memcg,
+            start_ns: 0,
+            tid: 0,
+            kind: kind as u8,
+            region: region as u8,
+            padding: 0,
+        };
+        let empty = AccountTotals {
+            charged: 0,
+            uncharged: 0,
+            emitted: 0,
+            tgid: 0,
+            padding: 0,
+            comm: [0; 16],
+        };
         match self.accounts.insert(key, empty, BPF_NOEXIST) {
             Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
             other => other.map_err(failed("ACCOUNTS")),
@@ -64,11 +78,15 @@ impl Tracer {
     /// # Errors
     /// When the map is full.
     pub fn set_guest_ranges(&mut self, tgid: u32, ranges: &[(u64, u64)]) -> Result<usize, ProbeError> {
-        let mut value = GuestRanges { ranges: [GuestRange { start: 0, end: 0 }; MAX_GUEST_RANGES] };
+        let mut value = GuestRanges {
+            ranges: [GuestRange { start: 0, end: 0 }; MAX_GUEST_RANGES],
+        };
         for (slot, &(start, end)) in value.ranges.iter_mut().zip(ranges) {
             *slot = GuestRange { start, end };
         }
-        self.guest_ranges.insert(tgid, value, 0).map_err(failed("GUEST_RANGES"))?;
+        self.guest_ranges
+            .insert(tgid, value, 0)
+            .map_err(failed("GUEST_RANGES"))?;
         Ok(ranges.len().saturating_sub(MAX_GUEST_RANGES))
     }
 
@@ -96,7 +114,10 @@ impl Tracer {
     /// Every account that was ever added to. An account that changes while the map is read shows its totals of some
     /// moment in between.
     pub fn accounts(&self) -> impl Iterator<Item = (AccountKey, AccountTotals)> + '_ {
-        self.accounts.iter().flatten().filter(|(_, totals)| totals.charged != 0 || totals.uncharged != 0)
+        self.accounts
+            .iter()
+            .flatten()
+            .filter(|(_, totals)| totals.charged != 0 || totals.uncharged != 0)
     }
 
     /// One account's totals now.
@@ -133,8 +154,15 @@ impl Tracer {
     pub fn file_pages(&self) -> impl Iterator<Item = (u64, FileKey, u64)> + '_ {
         self.file_pages.iter().flatten().map(|([memcg, inode, device], pages)| {
             let device = u32::try_from(device).unwrap_or(0);
-            (memcg, FileKey { inode, device, padding: 0 }, pages)
+            (
+                memcg,
+                FileKey {
+                    inode,
+                    device,
+                    padding: 0,
+                },
+                pages,
+            )
         })
     }
 }
-

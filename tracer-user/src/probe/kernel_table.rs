@@ -103,7 +103,11 @@ pub fn resolve_offsets(types: &KernelTypes) -> Result<KernelOffsets, Unresolved>
             None => {}
         }
     }
-    if missing.is_empty() { Ok(offsets) } else { Err(Unresolved(missing)) }
+    if missing.is_empty() {
+        Ok(offsets)
+    } else {
+        Err(Unresolved(missing))
+    }
 }
 
 fn value(types: &KernelTypes, source: &Source) -> Option<u32> {
@@ -131,7 +135,10 @@ mod tests {
         let offsets = resolve_offsets(&types).expect("resolved");
         assert_ne!(offsets.folio_memcg_data, ABSENT);
         assert_ne!(offsets.stat_kmem, ABSENT);
-        assert_eq!(offsets.memcg_counter, offsets.memcg_usage, "usage is the first field of a page counter");
+        assert_eq!(
+            offsets.memcg_counter, offsets.memcg_usage,
+            "usage is the first field of a page counter"
+        );
     }
 
     #[test]
@@ -143,7 +150,10 @@ mod tests {
         empty.push(0);
         let types = KernelTypes::parse(empty).expect("an empty type table");
         let error = resolve_offsets(&types).unwrap_err();
-        assert!(error.0.contains(&"folio_flags") && error.0.contains(&"oom_chosen"), "{error}");
+        assert!(
+            error.0.contains(&"folio_flags") && error.0.contains(&"oom_chosen"),
+            "{error}"
+        );
         assert!(!error.0.contains(&"stat_hugetlb"), "optional");
     }
 }

@@ -117,11 +117,20 @@ impl Hook {
         let Some(found) = found else {
             return Err(format!("this kernel has no {}", self.name()));
         };
-        let considered = if all { found.len() } else { expected.len().min(found.len()) };
+        let considered = if all {
+            found.len()
+        } else {
+            expected.len().min(found.len())
+        };
         if found[..considered] == *expected {
             Ok(())
         } else {
-            Err(format!("{} takes ({}), not ({})", self.name(), found.join(", "), expected.join(", ")))
+            Err(format!(
+                "{} takes ({}), not ({})",
+                self.name(),
+                found.join(", "),
+                expected.join(", ")
+            ))
         }
     }
 }
@@ -171,7 +180,10 @@ pub const PROBES: &[Probe] = &[
         name: "charge_folio",
         group: FUNCTIONS,
         need: Need::Required,
-        candidates: &[on("charge_folio", Hook::Exit("__mem_cgroup_charge", &[FOLIO, MM, "gfp_t"]))],
+        candidates: &[on(
+            "charge_folio",
+            Hook::Exit("__mem_cgroup_charge", &[FOLIO, MM, "gfp_t"]),
+        )],
     },
     Probe {
         name: "charge_swapin",
@@ -186,43 +198,64 @@ pub const PROBES: &[Probe] = &[
         name: "charge_kernel_pages",
         group: FUNCTIONS,
         need: Need::Required,
-        candidates: &[on("charge_kernel_pages", Hook::Exit("__memcg_kmem_charge_page", &[PAGE, "gfp_t", "int"]))],
+        candidates: &[on(
+            "charge_kernel_pages",
+            Hook::Exit("__memcg_kmem_charge_page", &[PAGE, "gfp_t", "int"]),
+        )],
     },
     Probe {
         name: "charge_objects",
         group: FUNCTIONS,
         need: Need::Optional("kernel objects (slab) show as unexplained"),
-        candidates: &[on("charge_objects", Hook::Exit("obj_cgroup_charge", &[OBJCG, "gfp_t", "size_t"]))],
+        candidates: &[on(
+            "charge_objects",
+            Hook::Exit("obj_cgroup_charge", &[OBJCG, "gfp_t", "size_t"]),
+        )],
     },
     Probe {
         name: "charge_socket",
         group: FUNCTIONS,
         need: Need::Optional("socket buffers show as unexplained"),
-        candidates: &[on("charge_socket", Hook::Exit("mem_cgroup_charge_skmem", &[MEMCG, UINT, "gfp_t"]))],
+        candidates: &[on(
+            "charge_socket",
+            Hook::Exit("mem_cgroup_charge_skmem", &[MEMCG, UINT, "gfp_t"]),
+        )],
     },
     Probe {
         name: "uncharge_folio",
         group: FUNCTIONS,
         need: Need::Required,
-        candidates: &[on("uncharge_folio", Hook::Entry("uncharge_folio", &[FOLIO, "struct uncharge_gather *"]))],
+        candidates: &[on(
+            "uncharge_folio",
+            Hook::Entry("uncharge_folio", &[FOLIO, "struct uncharge_gather *"]),
+        )],
     },
     Probe {
         name: "uncharge_kernel_pages",
         group: FUNCTIONS,
         need: Need::Required,
-        candidates: &[on("uncharge_kernel_pages", Hook::Entry("__memcg_kmem_uncharge_page", &[PAGE, "int"]))],
+        candidates: &[on(
+            "uncharge_kernel_pages",
+            Hook::Entry("__memcg_kmem_uncharge_page", &[PAGE, "int"]),
+        )],
     },
     Probe {
         name: "uncharge_objects",
         group: FUNCTIONS,
         need: Need::Optional("kernel objects (slab) that are freed show as unexplained"),
-        candidates: &[on("uncharge_objects", Hook::Entry("refill_obj_stock", &[OBJCG, UINT, "bool"]))],
+        candidates: &[on(
+            "uncharge_objects",
+            Hook::Entry("refill_obj_stock", &[OBJCG, UINT, "bool"]),
+        )],
     },
     Probe {
         name: "uncharge_socket",
         group: FUNCTIONS,
         need: Need::Optional("socket buffers that are freed show as unexplained"),
-        candidates: &[on("uncharge_socket", Hook::Entry("mem_cgroup_uncharge_skmem", &[MEMCG, UINT]))],
+        candidates: &[on(
+            "uncharge_socket",
+            Hook::Entry("mem_cgroup_uncharge_skmem", &[MEMCG, UINT]),
+        )],
     },
     Probe {
         name: "place_anon",
@@ -230,7 +263,10 @@ pub const PROBES: &[Probe] = &[
         need: Need::Required,
         candidates: &[on(
             "place_anon",
-            Hook::Entry("folio_add_new_anon_rmap", &[FOLIO, "struct vm_area_struct *", ULONG, "rmap_t"]),
+            Hook::Entry(
+                "folio_add_new_anon_rmap",
+                &[FOLIO, "struct vm_area_struct *", ULONG, "rmap_t"],
+            ),
         )],
     },
     Probe {
@@ -252,13 +288,19 @@ pub const PROBES: &[Probe] = &[
         name: "place_file",
         group: FUNCTIONS,
         need: Need::Optional("page cache is not told by file"),
-        candidates: &[on("place_file", Hook::Exit("__filemap_add_folio", &[MAPPING, FOLIO, ULONG, "gfp_t", "void **"]))],
+        candidates: &[on(
+            "place_file",
+            Hook::Exit("__filemap_add_folio", &[MAPPING, FOLIO, ULONG, "gfp_t", "void **"]),
+        )],
     },
     Probe {
         name: "lruvec_stat",
         group: TRACEPOINTS,
         need: Need::Required,
-        candidates: &[on("lruvec_stat", Hook::Tracepoint("mod_memcg_lruvec_state", &[MEMCG, "int"]))],
+        candidates: &[on(
+            "lruvec_stat",
+            Hook::Tracepoint("mod_memcg_lruvec_state", &[MEMCG, "int"]),
+        )],
     },
     Probe {
         name: "memcg_stat",
@@ -294,7 +336,10 @@ pub const PROBES: &[Probe] = &[
         name: "oom_kill",
         group: Group::Events,
         need: Need::Optional("a kill is told with its victim, but without the allocation that failed"),
-        candidates: &[on("oom_kill", Hook::Entry("oom_kill_process", &["struct oom_control *", "char *"]))],
+        candidates: &[on(
+            "oom_kill",
+            Hook::Entry("oom_kill_process", &["struct oom_control *", "char *"]),
+        )],
     },
     Probe {
         name: "oom_victim",
@@ -307,15 +352,24 @@ pub const PROBES: &[Probe] = &[
         group: Group::Events,
         need: Need::Optional("time spent reclaiming is not shown"),
         candidates: &[
-            on("reclaim_begin", Hook::Tracepoint("mm_vmscan_memcg_reclaim_begin", &["int", "gfp_t"])),
-            on("reclaim_begin_gfp_first", Hook::Tracepoint("mm_vmscan_memcg_reclaim_begin", &["gfp_t", "int", MEMCG])),
+            on(
+                "reclaim_begin",
+                Hook::Tracepoint("mm_vmscan_memcg_reclaim_begin", &["int", "gfp_t"]),
+            ),
+            on(
+                "reclaim_begin_gfp_first",
+                Hook::Tracepoint("mm_vmscan_memcg_reclaim_begin", &["gfp_t", "int", MEMCG]),
+            ),
         ],
     },
     Probe {
         name: "reclaim_end",
         group: Group::Events,
         need: Need::Optional("time spent reclaiming is not shown"),
-        candidates: &[on("reclaim_end", Hook::Tracepoint("mm_vmscan_memcg_reclaim_end", &[ULONG]))],
+        candidates: &[on(
+            "reclaim_end",
+            Hook::Tracepoint("mm_vmscan_memcg_reclaim_end", &[ULONG]),
+        )],
     },
     Probe {
         name: "thread_exit",

@@ -1,7 +1,8 @@
 //! Decoding of the ring buffer's records: a pure function from bytes.
 
 use tracer_common::{
-    ChargeRecord, ExecRecord, ExitRecord, Kind, OomRecord, ReclaimRecord, RecordKind, Region, RenameRecord, VictimRecord,
+    ChargeRecord, ExecRecord, ExitRecord, Kind, OomRecord, ReclaimRecord, RecordKind, Region, RenameRecord,
+    VictimRecord,
 };
 use zerocopy::FromBytes;
 
@@ -83,23 +84,50 @@ mod tests {
     use super::*;
 
     fn charge(kind: u8, region: u8) -> ChargeRecord {
-        let account = AccountKey { memcg: 7, start_ns: 8, tid: 9, kind, region, padding: 0 };
-        ChargeRecord { record: 1, tgid: 3, t: 4, account, charged: 5, uncharged: 6, comm: *b"worker\0\0\0\0\0\0\0\0\0\0" }
+        let account = AccountKey {
+            memcg: 7,
+            start_ns: 8,
+            tid: 9,
+            kind,
+            region,
+            padding: 0,
+        };
+        ChargeRecord {
+            record: 1,
+            tgid: 3,
+            t: 4,
+            account,
+            charged: 5,
+            uncharged: 6,
+            comm: *b"worker\0\0\0\0\0\0\0\0\0\0",
+        }
     }
 
     #[test]
     fn a_charge_comes_back_as_it_went() {
         let record = charge(2, 1);
-        assert_eq!(decode(record.as_bytes()), Ok(Record::Charge(record, Kind::Shmem, Region::Guest)));
+        assert_eq!(
+            decode(record.as_bytes()),
+            Ok(Record::Charge(record, Kind::Shmem, Region::Guest))
+        );
     }
 
     #[test]
     fn unknown_numbers_and_lengths_are_refused() {
-        assert_eq!(decode(charge(99, 1).as_bytes()), Err(DecodeError::Charge { kind: 99, region: 1 }));
+        assert_eq!(
+            decode(charge(99, 1).as_bytes()),
+            Err(DecodeError::Charge { kind: 99, region: 1 })
+        );
         assert_eq!(decode(&[0, 1]), Err(DecodeError::NoKind(2)));
         assert_eq!(decode(&77_u32.to_le_bytes()), Err(DecodeError::UnknownKind(77)));
         let short = &charge(0, 0).as_bytes()[..71].to_vec();
-        assert_eq!(decode(short), Err(DecodeError::Length { kind: RecordKind::Charge, len: 71 }));
+        assert_eq!(
+            decode(short),
+            Err(DecodeError::Length {
+                kind: RecordKind::Charge,
+                len: 71
+            })
+        );
     }
 
     proptest! {

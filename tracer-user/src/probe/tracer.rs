@@ -31,7 +31,11 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { backend: BackendChoice::Auto, granularity: 64 << 10, ring_bytes: 4 << 20 }
+        Self {
+            backend: BackendChoice::Auto,
+            granularity: 64 << 10,
+            ring_bytes: 4 << 20,
+        }
     }
 }
 
@@ -114,7 +118,9 @@ impl Tracer {
     pub fn attach(root: &Path, options: Options) -> Result<Self, ProbeError> {
         let types = KernelTypes::of_running_kernel(root)?;
         let offsets = resolve_offsets(&types)?;
-        let btf = Btf::from_sys_fs().map_err(|error| ProbeError::Load { reason: error.to_string() })?;
+        let btf = Btf::from_sys_fs().map_err(|error| ProbeError::Load {
+            reason: error.to_string(),
+        })?;
         let mut ebpf = load(&types, &btf, &offsets, options)?;
         let mut refusals = Vec::new();
         for &backend in options.backend.order() {
@@ -131,16 +137,13 @@ impl Tracer {
         Err(ProbeError::NoBackend(refusals.join("; ")))
     }
 
-    fn with(
-        mut ebpf: Ebpf,
-        links: Vec<FdLink>,
-        states: Vec<ProbeState>,
-        backend: Backend,
-    ) -> Result<Self, ProbeError> {
+    fn with(mut ebpf: Ebpf, links: Vec<FdLink>, states: Vec<ProbeState>, backend: Backend) -> Result<Self, ProbeError> {
         macro_rules! take {
             ($name:literal) => {
                 ebpf.take_map($name)
-                    .ok_or(ProbeError::Load { reason: concat!("the object has no map ", $name).to_owned() })?
+                    .ok_or(ProbeError::Load {
+                        reason: concat!("the object has no map ", $name).to_owned(),
+                    })?
                     .try_into()
                     .map_err(|source| ProbeError::Map { map: $name, source })?
             };
@@ -175,7 +178,10 @@ impl Tracer {
     /// Each probe's backend, for a recording's header.
     #[must_use]
     pub fn backends(&self) -> BTreeMap<String, String> {
-        self.states.iter().map(|state| (state.probe.name.to_owned(), state.describe())).collect()
+        self.states
+            .iter()
+            .map(|state| (state.probe.name.to_owned(), state.describe()))
+            .collect()
     }
 
     /// A descriptor that becomes readable when the kernel side wants to be heard at once (a kill, a new program).
@@ -225,7 +231,9 @@ fn load(types: &KernelTypes, btf: &Btf, offsets: &KernelOffsets, options: Option
         .override_global("HAS_TASK_BTF", &has_task_btf, true)
         .map_max_entries("RECORDS", options.ring_bytes)
         .load(OBJECT)
-        .map_err(|error| ProbeError::Load { reason: explain_load(&error) })
+        .map_err(|error| ProbeError::Load {
+            reason: explain_load(&error),
+        })
 }
 
 /// Attaches a group's probes.
@@ -244,7 +252,12 @@ fn attach_group(
                 links.push(link);
                 Ok((candidate.hook.backend(), candidate.hook.name()))
             }
-            (Err(reason), Need::Required) => return Err(ProbeError::Required { probe: probe.name, reason }),
+            (Err(reason), Need::Required) => {
+                return Err(ProbeError::Required {
+                    probe: probe.name,
+                    reason,
+                });
+            }
             (Err(reason), Need::Optional(consequence)) => Err(format!("{reason}: {consequence}")),
         };
         states.push(ProbeState { probe, result });
@@ -261,7 +274,11 @@ fn attach_probe(
 ) -> Result<(FdLink, &'static Candidate), String> {
     let mut reasons = Vec::new();
     for candidate in probe.candidates {
-        match candidate.hook.check(types).and_then(|()| attach_candidate(ebpf, btf, candidate)) {
+        match candidate
+            .hook
+            .check(types)
+            .and_then(|()| attach_candidate(ebpf, btf, candidate))
+        {
             Ok(link) => return Ok((link, candidate)),
             Err(reason) => reasons.push(reason),
         }
@@ -271,7 +288,9 @@ fn attach_probe(
 
 fn attach_candidate(ebpf: &mut Ebpf, btf: &Btf, candidate: &Candidate) -> Result<FdLink, String> {
     let name = candidate.hook.name();
-    let program = ebpf.program_mut(candidate.program).ok_or_else(|| format!("no program {}", candidate.program))?;
+    let program = ebpf
+        .program_mut(candidate.program)
+        .ok_or_else(|| format!("no program {}", candidate.program))?;
     let link = try_attach(program, btf, name, candidate.hook);
     link.map_err(|error| explain_attach(name, &error))
 }
@@ -305,7 +324,9 @@ fn try_attach(program: &mut Program, btf: &Btf, name: &str, hook: Hook) -> Resul
 /// Why maps or globals were refused, with the missing capability where that is it.
 fn explain_load(error: &EbpfError) -> String {
     match os_error(error).and_then(|error| error.raw_os_error()) {
-        Some(libc::EPERM | libc::EACCES) => "permission denied: run as root, or with CAP_BPF and CAP_PERFMON".to_owned(),
+        Some(libc::EPERM | libc::EACCES) => {
+            "permission denied: run as root, or with CAP_BPF and CAP_PERFMON".to_owned()
+        }
         _ => chain(error),
     }
 }
@@ -323,7 +344,11 @@ fn explain_attach(name: &str, error: &ProgramError) -> String {
                 log::debug!("{name}: {verifier_log}");
                 let log = verifier_log.to_string();
                 let noise = ["processed ", "stack depth ", "verification time "];
-                let last = log.lines().rev().find(|line| !noise.iter().any(|prefix| line.starts_with(prefix))).unwrap_or("");
+                let last = log
+                    .lines()
+                    .rev()
+                    .find(|line| !noise.iter().any(|prefix| line.starts_with(prefix)))
+                    .unwrap_or("");
                 format!("{name} is refused by the verifier: {last}")
             }
             _ => format!("{name}: {}", chain(error)),
