@@ -115,7 +115,7 @@ impl Findings {
             "reason": self.reason(),
             "root": self.root,
             "kernel": self.kernel,
-            "cgroup": self.cgroup.as_ref().map(|version| version.to_string()).ok(),
+            "cgroup": self.cgroup.as_ref().map(ToString::to_string).ok(),
             "backend": self.tracing.as_ref().map(|tracing| tracing.backend).ok(),
             "probes": probes.map(Iterator::collect::<Vec<_>>).unwrap_or_default(),
         })

@@ -7,7 +7,7 @@ use tracer_common::{
 use zerocopy::FromBytes;
 
 /// A decoded record.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each variant is documented on its type")]
 pub enum Record {
     Charge(ChargeRecord, Kind, Region),

@@ -323,7 +323,7 @@ fn try_attach(program: &mut Program, btf: &Btf, name: &str, hook: Hook) -> Resul
 
 /// Why maps or globals were refused, with the missing capability where that is it.
 fn explain_load(error: &EbpfError) -> String {
-    match os_error(error).and_then(|error| error.raw_os_error()) {
+    match os_error(error).and_then(io::Error::raw_os_error) {
         Some(libc::EPERM | libc::EACCES) => {
             "permission denied: run as root, or with CAP_BPF and CAP_PERFMON".to_owned()
         }
@@ -333,7 +333,7 @@ fn explain_load(error: &EbpfError) -> String {
 
 /// Why a program was refused, in words.
 fn explain_attach(name: &str, error: &ProgramError) -> String {
-    match os_error(error).and_then(|error| error.raw_os_error()) {
+    match os_error(error).and_then(io::Error::raw_os_error) {
         Some(libc::EPERM) => format!("{name} is refused by this kernel (EPERM)"),
         Some(libc::EBUSY) => format!("{name} cannot be traced (EBUSY)"),
         Some(libc::ENOENT) => format!("{name} is not there to attach to (ENOENT)"),
