@@ -54,6 +54,8 @@ fn plan(port: &Port) -> Result<()> {
         mounts::scratch()?;
     }
     network::loopback_up()?;
+    // What is recorded here names the host that it was recorded on.
+    fs::write("/proc/sys/kernel/hostname", "headroom-vm").context("cannot set the host's name")?;
     fs::create_dir_all(RESULTS).context("cannot make the folder for results")?;
     let system = uname().context("cannot ask for the kernel's release")?;
     port.send(&Message::Up {
