@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 pub mod doctor;
 pub mod exit;
 pub mod lab;
+pub mod output;
 pub mod pods;
 pub mod protect;
 pub mod record;
@@ -17,6 +18,8 @@ pub mod record;
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
+    #[command(flatten)]
+    output: output::Args,
 }
 
 #[derive(Debug, Subcommand)]
@@ -33,7 +36,9 @@ pub fn main() -> ExitCode {
     if let Some(code) = crate::lab::actor::play_if_asked() {
         return code;
     }
-    finish(&run(&Cli::parse()))
+    let cli = Cli::parse();
+    cli.output.apply();
+    finish(&run(&cli))
 }
 
 fn run(cli: &Cli) -> anyhow::Result<()> {

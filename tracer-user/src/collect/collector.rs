@@ -1,8 +1,9 @@
 //! The loop's body: what happens at each tick, in the order that keeps the recording exact.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 
-use tracer_common::{AccountKey, AccountTotals, LossCounter};
+use tracer_common::{AccountKey, AccountTotals, FileKey, LossCounter};
 
 use super::accounts::Accounts;
 use super::kills::Kills;
@@ -10,7 +11,7 @@ use super::names::{Names, Pods, Seen, is_alive};
 use super::targets::{Scope, Targets};
 use crate::node::Node;
 use crate::node::kmsg::{KernelLog, last_oom_report};
-use crate::probe::{ProbeError, Record, Tracer, boot_ns};
+use crate::probe::{ProbeError, Record, Tracer, boot_ns, page_size};
 use crate::recording::event::{Body, Event, FileCache, Footer, Header, Loss, Reclaim};
 
 /// Reading the map may take this share of the time between two readings: 1%.
@@ -385,29 +386,36 @@ impl<S: EventSink> Collector<S> {
         }
     }
 
+    /// The files that brought the most page cache into each memcg, named as the pods' processes see them.
     fn top_files(&self) -> Vec<FileCache> {
-        let mut by_memcg: HashMap<u64, Vec<FileCache>> = HashMap::new();
+        let mut by_memcg: HashMap<u64, Vec<(FileKey, u64)>> = HashMap::new();
         for (memcg, file, pages) in self.tracer.file_pages() {
-            // kernel: MAJOR() and MINOR(), include/linux/kdev_t.h
-            let device = format!("{}:{}", file.device >> 20, file.device & 0xf_ffff);
-            let bytes = pages.saturating_mul(4096);
-            by_memcg.entry(memcg).or_default().push(FileCache {
-                memcg,
-                device,
-                inode: file.inode,
-                path: None,
-                bytes,
-            });
+            by_memcg
+                .entry(memcg)
+                .or_default()
+                .push((file, pages.saturating_mul(page_size())));
         }
+        for files in by_memcg.values_mut() {
+            files.sort_by_key(|(file, bytes)| (Reverse(*bytes), file.inode));
+            files.truncate(TOP_FILES);
+        }
+        let wanted: Vec<FileKey> = by_memcg.values().flatten().map(|(file, _)| *file).collect();
+        let pids: Vec<u32> = self.targets.members().map(|(pid, ..)| pid).collect();
+        let paths = self.node.open_paths(&pids, &wanted);
+        let named = |memcg, (file, bytes): (FileKey, u64)| FileCache {
+            memcg,
+            // kernel: MAJOR() and MINOR(), include/linux/kdev_t.h
+            device: format!("{}:{}", file.device >> 20, file.device & 0xf_ffff),
+            inode: file.inode,
+            path: paths.get(&file).cloned(),
+            bytes,
+        };
         let mut files: Vec<FileCache> = by_memcg
-            .into_values()
-            .flat_map(|mut files| {
-                files.sort_by_key(|file| (std::cmp::Reverse(file.bytes), file.inode));
-                files.truncate(TOP_FILES);
-                files
-            })
+            .into_iter()
+            .flat_map(|(memcg, files)| files.into_iter().map(move |file| (memcg, file)))
+            .map(|(memcg, file)| named(memcg, file))
             .collect();
-        files.sort_by_key(|file| (file.memcg, std::cmp::Reverse(file.bytes)));
+        files.sort_by_key(|file| (file.memcg, Reverse(file.bytes)));
         files
     }
 }
