@@ -5,6 +5,7 @@ use aya_ebpf::helpers::bpf_get_current_comm;
 use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 use aya_ebpf::macros::{btf_tracepoint, fentry};
 use aya_ebpf::programs::{BtfTracePointContext, FEntryContext};
+use aya_log_ebpf::warn;
 use tracer_common::{COMM_LEN, LossCounter, OomRecord, RecordKind, VictimRecord};
 
 use crate::kernel::{Pointer, cgroup_id, current_ids, load, read, task_memcg};
@@ -59,6 +60,10 @@ fn full_level(memcg: Pointer) -> Option<Fill> {
 pub fn oom_kill(ctx: FEntryContext) -> u32 {
     if oom_killed(ctx.arg(0)).is_none() {
         count_loss(LossCounter::EventsDropped, 1);
+        warn!(
+            &ctx,
+            "a kill is told without its OOM control: the ring buffer is full or the control unreadable"
+        );
     }
     0
 }
@@ -104,6 +109,10 @@ fn oom_killed(control: Pointer) -> Option<()> {
 pub fn oom_victim(ctx: BtfTracePointContext) -> i32 {
     if marked_victim(ctx.arg(0)).is_none() {
         count_loss(LossCounter::EventsDropped, 1);
+        warn!(
+            &ctx,
+            "a kill went unrecorded: the ring buffer is full or the victim unreadable"
+        );
     }
     0
 }

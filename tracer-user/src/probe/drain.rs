@@ -100,6 +100,9 @@ impl Tracer {
 
     /// Hands every waiting record to a sink.
     pub fn drain(&mut self, mut sink: impl FnMut(Record)) {
+        if let Some(logger) = &mut self.logger {
+            logger.flush();
+        }
         while let Some(item) = self.ring.next() {
             match decode(&item) {
                 Ok(record) => sink(record),

@@ -9,6 +9,7 @@ use aya::maps::{HashMap, MapData, MapError, PerCpuArray, RingBuf};
 use aya::programs::links::FdLink;
 use aya::programs::{Program, ProgramError};
 use aya::{Btf, Ebpf, EbpfError, EbpfLoader};
+use aya_log::EbpfLogger;
 use tracer_common::{AccountKey, AccountTotals, FileKey, GuestRanges, KernelOffsets, Watched};
 
 use super::btf::{KernelTypes, TypesError};
@@ -108,6 +109,7 @@ pub struct Tracer {
     pub(super) file_pages: HashMap<MapData, [u64; 3], u64>,
     pub(super) losses: PerCpuArray<MapData, u64>,
     pub(super) malformed: u64,
+    pub(super) logger: Option<EbpfLogger<&'static dyn log::Log>>,
 }
 
 impl Tracer {
@@ -148,7 +150,12 @@ impl Tracer {
                     .map_err(|source| ProbeError::Map { map: $name, source })?
             };
         }
+        // What the programs have to say is for the log; that they cannot say it is no reason not to trace.
+        let logger = EbpfLogger::init(&mut ebpf)
+            .inspect_err(|error| log::debug!("no log from eBPF: {error}"))
+            .ok();
         Ok(Self {
+            logger,
             links,
             states,
             backend,
