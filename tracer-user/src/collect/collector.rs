@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::HashMap;
 
-use tracer_common::{AccountKey, AccountTotals, FileKey, LossCounter};
+use tracer_common::{AccountKey, AccountTotals, COMM_LEN, FileKey, LossCounter};
 
 use super::accounts::Accounts;
 use super::kills::Kills;
@@ -53,7 +53,7 @@ pub struct Collector<S> {
     kills: Kills,
     sink: S,
     /// Threads that said that they exit, by thread id and start time.
-    exiting: HashMap<(u32, u64), [u8; 16]>,
+    exiting: HashMap<(u32, u64), [u8; COMM_LEN]>,
     loss: Loss,
     last_sample_ns: u64,
     next_walk_ns: u64,
@@ -260,6 +260,10 @@ impl<S: EventSink> Collector<S> {
 
     /// Reads every account, and removes those of threads that are gone for good.
     fn walk(&mut self, now: u64) -> Result<(), CollectError> {
+        // In this order: a thread that is gone now puts no more records into the ring, so once that is drained the
+        // map says all there will ever be of its accounts.
+        let gone = self.gone_threads();
+        self.drain()?;
         let accounts: Vec<(AccountKey, AccountTotals)> = self.tracer.accounts().collect();
         for (key, totals) in &accounts {
             let seen = Seen {
@@ -270,8 +274,16 @@ impl<S: EventSink> Collector<S> {
                 comm: totals.comm,
             };
             self.charge(now, key, &seen, totals.charged, totals.uncharged)?;
+            if gone.contains_key(&(key.tid, key.start_ns)) {
+                self.tracer.remove_account(key);
+                self.accounts.retire(key, totals.charged, totals.uncharged);
+            }
         }
-        self.bury(now, &accounts)?;
+        for ((tid, start_ns), comm) in gone {
+            if let Some(body) = self.names.exited(tid, start_ns, &comm) {
+                self.emit(now, body)?;
+            }
+        }
         self.update_loss()?;
         self.last_walk_ns = now;
         let took = boot_ns().saturating_sub(now);
@@ -279,36 +291,12 @@ impl<S: EventSink> Collector<S> {
         Ok(())
     }
 
-    /// A thread that exits still gives its memory back after it said so: its accounts go once /proc no longer has it.
-    fn bury(&mut self, now: u64, accounts: &[(AccountKey, AccountTotals)]) -> Result<(), CollectError> {
+    /// Of the threads that said that they exit, those that did: a thread gives memory back after it said so.
+    fn gone_threads(&mut self) -> HashMap<(u32, u64), [u8; COMM_LEN]> {
         let node = &self.node;
-        let gone: HashMap<(u32, u64), [u8; 16]> = self
-            .exiting
+        self.exiting
             .extract_if(|&(tid, start_ns), _| !is_alive(node, tid, start_ns))
-            .collect();
-        if gone.is_empty() {
-            return Ok(());
-        }
-        // The accounts were read before it was known that their threads are gone: read them once more.
-        for (key, _) in accounts
-            .iter()
-            .filter(|(key, _)| gone.contains_key(&(key.tid, key.start_ns)))
-        {
-            let Some(totals) = self.tracer.account(key) else {
-                continue;
-            };
-            if let Some(charge) = self.accounts.update(key, totals.charged, totals.uncharged) {
-                self.emit(now, Body::Charge(charge))?;
-            }
-            self.tracer.remove_account(key);
-            self.accounts.retire(key, totals.charged, totals.uncharged);
-        }
-        for ((tid, start_ns), comm) in gone {
-            if let Some(body) = self.names.exited(tid, start_ns, &comm) {
-                self.emit(now, body)?;
-            }
-        }
-        Ok(())
+            .collect()
     }
 
     /// Looks at the pods again.

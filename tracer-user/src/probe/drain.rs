@@ -123,12 +123,6 @@ impl Tracer {
             .filter(|(_, totals)| totals.charged != 0 || totals.uncharged != 0)
     }
 
-    /// One account's totals now.
-    #[must_use]
-    pub fn account(&self, key: &AccountKey) -> Option<AccountTotals> {
-        self.accounts.get(key, 0).ok()
-    }
-
     /// Removes an account of a thread that is gone, after its totals were read. An account that is not there is fine.
     pub fn remove_account(&mut self, key: &AccountKey) {
         let _ = self.accounts.remove(key);
