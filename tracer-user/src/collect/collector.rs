@@ -60,6 +60,8 @@ pub struct Collector<S> {
     last_walk_ns: u64,
     killed_ns: Option<u64>,
     kernel_log: Option<KernelLog>,
+    /// A program was started in a watched memcg: the pods are looked at without waiting.
+    programs_started: bool,
 }
 
 impl<S: EventSink> Collector<S> {
@@ -88,6 +90,7 @@ impl<S: EventSink> Collector<S> {
             last_walk_ns: now,
             killed_ns: None,
             kernel_log: kernel_log.ok(),
+            programs_started: false,
         };
         this.emit(now, Body::Header(header))?;
         this.sample(boot_ns())?;
@@ -116,9 +119,9 @@ impl<S: EventSink> Collector<S> {
     /// # Errors
     /// When the sink or the kernel side's maps refuse.
     pub fn tick(&mut self) -> Result<(), CollectError> {
-        let started_programs = self.drain()?;
+        self.drain()?;
         let now = boot_ns();
-        if started_programs || (self.targets.incomplete() && now >= self.next_walk_ns) {
+        if std::mem::take(&mut self.programs_started) || (self.targets.incomplete() && now >= self.next_walk_ns) {
             self.refresh(now)?;
         }
         if now.saturating_sub(self.last_sample_ns) >= SAMPLE_NS {
@@ -159,16 +162,11 @@ impl<S: EventSink> Collector<S> {
         Ok(self.sink.event(&Event { t, body })?)
     }
 
-    /// Takes what is in the ring buffer. Returns whether a program was started in a watched memcg.
-    fn drain(&mut self) -> Result<bool, CollectError> {
+    /// Takes what is in the ring buffer.
+    fn drain(&mut self) -> Result<(), CollectError> {
         let mut records = Vec::new();
         self.tracer.drain(|record| records.push(record));
-        let mut started_programs = false;
-        for record in records {
-            started_programs |= matches!(record, Record::Exec(_));
-            self.take(record)?;
-        }
-        Ok(started_programs)
+        records.into_iter().try_for_each(|record| self.take(record))
     }
 
     fn take(&mut self, record: Record) -> Result<(), CollectError> {
@@ -227,6 +225,7 @@ impl<S: EventSink> Collector<S> {
             }
             Record::Exec(record) => {
                 self.names.forget_process(record.tgid);
+                self.programs_started = true;
                 Ok(())
             }
         }
