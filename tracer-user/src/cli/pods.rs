@@ -58,7 +58,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             cgroup: node.hierarchy().version.to_string(),
             pods: &overviews,
         };
-        serde_json::to_writer_pretty(&mut out, &document)?;
+        // As the io::Error it may be: a closed pipe ends quietly.
+        serde_json::to_writer_pretty(&mut out, &document).map_err(std::io::Error::from)?;
         writeln!(out)?;
     } else {
         write!(out, "{}", text::render(&overviews, args.threads || target.is_some()))?;

@@ -150,3 +150,66 @@ fn read_field(mapping: &mut Mapping, text: &str) {
         _ => {}
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn all(bytes: &[u8]) -> Vec<Mapping> {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(bytes).unwrap();
+        let mut mappings = Vec::new();
+        for_each(file.path(), |mapping| {
+            mappings.push(mapping);
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+        mappings
+    }
+
+    #[test]
+    fn smaps_as_the_kernel_prints_it() {
+        let text = b"7f00-8f00 rw-s 00000000 00:01 42     /memfd:memory-backend-memfd (deleted)\n\
+            Size: 4 kB\nRss: 3 kB\nShared_Hugetlb: 1 kB\nPrivate_Hugetlb: 2 kB\nVmFlags: rd wr sh dc ht \n\
+            ffff-10000 r--p 00000000 fd:00 7    /odd\xff name\nRss: 1 kB\n";
+        let mappings = all(text);
+        assert_eq!(mappings.len(), 2);
+        let memfd = &mappings[0];
+        assert_eq!((memfd.len(), memfd.rss, memfd.hugetlb), (0x1000, 3 << 10, 3 << 10));
+        assert_eq!(memfd.path, "/memfd:memory-backend-memfd (deleted)");
+        assert!(memfd.read_write && memfd.has_flag("ht") && !memfd.has_flag("h"));
+        assert_eq!(memfd.file_key().map(|key| (key.inode, key.device)), Some((42, 1)));
+        assert_eq!(mappings[1].path, "/odd\u{fffd} name");
+        assert!(!mappings[1].read_write);
+    }
+
+    #[test]
+    fn a_visitor_that_breaks_sees_no_more() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(b"1-2 rw-p 0 00:00 0 \n2-3 rw-p 0 00:00 0 \n").unwrap();
+        let mut seen = 0;
+        let done = for_each(file.path(), |_| {
+            seen += 1;
+            ControlFlow::Break(())
+        });
+        assert_eq!((seen, done), (1, Some(())));
+        assert_eq!(
+            for_each(Path::new("/nonexistent/maps"), |_| ControlFlow::Continue(())),
+            None
+        );
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn no_bytes_panic(lines in proptest::collection::vec("[0-9a-f]{1,18}-[0-9a-f]{1,18} rw-p \\PC{0,30}|[A-Z]\\PC{0,20}|Rss: [0-9]{0,22} kB", 0..8)) {
+            for mapping in all(lines.join("\n").as_bytes()) {
+                let _ = (mapping.len(), mapping.file_key());
+            }
+        }
+    }
+}

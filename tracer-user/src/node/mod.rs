@@ -11,6 +11,8 @@ pub mod cgroup;
 pub mod guest_ram;
 pub mod identity;
 pub mod kmsg;
+#[cfg(test)]
+mod live_tests;
 pub mod maps;
 pub mod memory_stat;
 pub mod open_files;

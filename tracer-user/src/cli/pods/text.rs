@@ -68,10 +68,11 @@ fn describe(text: &mut String, pod: &Overview) {
         line("qemu", &format!("pid {qemu}"));
     }
     let threads: usize = pod.processes.iter().map(|process| process.threads.len()).sum();
-    line(
-        "running",
-        &format!("{} processes, {threads} threads", pod.processes.len()),
-    );
+    let running = [
+        plural(pod.processes.len(), "process", "es"),
+        plural(threads, "thread", "s"),
+    ];
+    line("running", &running.join(", "));
     let kinds: Vec<String> = pod
         .stat
         .iter()
@@ -121,6 +122,11 @@ fn table(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
         table.add_row(cells(row));
     }
     table.trim_fmt() + "\n"
+}
+
+fn plural(count: usize, noun: &str, suffix: &str) -> String {
+    let suffix = if count == 1 { "" } else { suffix };
+    format!("{count} {noun}{suffix}")
 }
 
 fn bytes(value: Option<u64>, absent: &str) -> String {
