@@ -11,6 +11,7 @@ pub mod output;
 pub mod pods;
 pub mod protect;
 pub mod record;
+pub mod report;
 
 /// Which thread is eating a VM pod's memory headroom, before the kernel kills the VM.
 #[derive(Debug, Parser)]
@@ -28,6 +29,7 @@ enum Command {
     Lab(lab::Args),
     Pods(pods::Args),
     Record(record::Args),
+    Report(report::Args),
 }
 
 /// Runs the program.
@@ -47,6 +49,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Lab(args) => lab::run(args),
         Command::Pods(args) => pods::run(args),
         Command::Record(args) => record::run(args),
+        Command::Report(args) => report::run(args),
     }
 }
 

@@ -1,0 +1,120 @@
+//! `headroom report`: who grew, when, how fast, and what the kernel did.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+
+use super::exit::{ExitError, Status};
+use crate::ledger::Ledger;
+use crate::recording::{ReadError, Reader};
+use crate::report::{Report, render_json, render_json_all, render_text};
+
+/// Report who grew, when, how fast, and what the kernel did.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example: headroom report backup-window.jsonl.zst")]
+pub struct Args {
+    /// Recordings made by `headroom record`; several are reported one after another.
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// How to write the report.
+    #[arg(long, value_enum, default_value = "text")]
+    format: Format,
+    /// Short for --format json.
+    #[arg(long, conflicts_with = "format")]
+    json: bool,
+    /// Write to a file instead of stdout.
+    #[arg(short, long, value_name = "OUT")]
+    output: Option<PathBuf>,
+}
+
+/// Forms of a report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    /// To be read.
+    Text,
+    /// One JSON document; an array when there are several recordings.
+    Json,
+}
+
+/// Reads the recordings and writes their reports.
+///
+/// # Errors
+/// When a recording cannot be read, when one is damaged (after reporting what could be read; status 5), or when the
+/// report cannot be written.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let reports = args
+        .files
+        .iter()
+        .map(|path| read(path))
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    let format = if args.json { Format::Json } else { args.format };
+    match &args.output {
+        Some(path) => {
+            let create = || -> std::io::Result<()> {
+                let mut out = BufWriter::new(anstream::StripStream::new(File::create(path)?));
+                write(&reports, format, &mut out)?;
+                out.flush()
+            };
+            create().with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        None => {
+            let mut out = BufWriter::new(anstream::stdout().lock());
+            write(&reports, format, &mut out)?;
+            out.flush()?;
+        }
+    }
+    complain(args, &reports)
+}
+
+/// Adds a recording up.
+fn read(path: &Path) -> anyhow::Result<Report> {
+    let mut reader = Reader::open(path).map_err(|error| not_read(path, &error))?;
+    let mut ledger = Ledger::new();
+    for event in &mut reader {
+        ledger.apply(&event.map_err(|error| not_read(path, &error))?);
+    }
+    Ok(Report::new(&ledger, Some(&reader.summary())))
+}
+
+fn not_read(path: &Path, error: &ReadError) -> anyhow::Error {
+    let message = format!("cannot read {}: {error}", path.display());
+    match error {
+        ReadError::HeaderDamaged => ExitError::new(Status::Damaged, message).into(),
+        _ => anyhow::Error::msg(message),
+    }
+}
+
+fn write(reports: &[Report], format: Format, out: &mut impl Write) -> std::io::Result<()> {
+    match (format, reports) {
+        (Format::Json, [report]) => render_json(report, out),
+        (Format::Json, reports) => render_json_all(reports, out),
+        (Format::Text, reports) => {
+            for (index, report) in reports.iter().enumerate() {
+                if index > 0 {
+                    writeln!(out)?;
+                }
+                render_text(report, out)?;
+            }
+            Ok(())
+        }
+    }
+}
+
+/// Says on stderr which recordings were not whole; a damaged one decides the exit status.
+fn complain(args: &Args, reports: &[Report]) -> anyhow::Result<()> {
+    let mut damaged = Vec::new();
+    for (path, report) in args.files.iter().zip(reports) {
+        match report.recording.state {
+            "damaged" => damaged.push(path.display().to_string()),
+            "incomplete" => anstream::eprintln!("headroom: {} is incomplete: it has no footer", path.display()),
+            _ => {}
+        }
+    }
+    if damaged.is_empty() {
+        return Ok(());
+    }
+    let message = format!("damaged, what could be read was reported: {}", damaged.join(", "));
+    Err(ExitError::new(Status::Damaged, message).into())
+}
