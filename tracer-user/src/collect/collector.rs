@@ -60,6 +60,8 @@ pub struct Collector<S> {
     last_walk_ns: u64,
     killed_ns: Option<u64>,
     kernel_log: Option<KernelLog>,
+    /// What happened after a kill that is not announced yet.
+    held: Vec<Event>,
     /// A program was started in a watched memcg: the pods are looked at without waiting.
     programs_started: bool,
 }
@@ -90,6 +92,7 @@ impl<S: EventSink> Collector<S> {
             last_walk_ns: now,
             killed_ns: None,
             kernel_log: kernel_log.ok(),
+            held: Vec::new(),
             programs_started: false,
         };
         this.emit(now, Body::Header(header))?;
@@ -127,7 +130,7 @@ impl<S: EventSink> Collector<S> {
         if now.saturating_sub(self.last_sample_ns) >= SAMPLE_NS {
             self.sample(now)?;
         } else if now >= self.next_walk_ns {
-            self.walk(now)?;
+            self.walk()?;
         }
         self.announce_kills(now)
     }
@@ -140,8 +143,7 @@ impl<S: EventSink> Collector<S> {
         self.sample(boot_ns())?;
         self.tracer.detach();
         self.drain()?;
-        let now = boot_ns();
-        self.walk(now)?;
+        self.walk()?;
         self.announce_kills(u64::MAX)?;
         self.update_loss()?;
         let in_map = self
@@ -158,8 +160,14 @@ impl<S: EventSink> Collector<S> {
         Ok(self.sink)
     }
 
+    /// Hands an event on; while a kill waits for the kernel's report, behind that kill.
     fn emit(&mut self, t: u64, body: Body) -> Result<(), CollectError> {
-        Ok(self.sink.event(&Event { t, body })?)
+        let event = Event { t, body };
+        if self.kills.any_waiting() {
+            self.held.push(event);
+            return Ok(());
+        }
+        Ok(self.sink.event(&event)?)
     }
 
     /// Takes what is in the ring buffer.
@@ -258,12 +266,15 @@ impl<S: EventSink> Collector<S> {
     }
 
     /// Reads every account, and removes those of threads that are gone for good.
-    fn walk(&mut self, now: u64) -> Result<(), CollectError> {
+    fn walk(&mut self) -> Result<(), CollectError> {
+        let began = boot_ns();
         // In this order: a thread that is gone now puts no more records into the ring, so once that is drained the
         // map says all there will ever be of its accounts.
         let gone = self.gone_threads();
         self.drain()?;
         let accounts: Vec<(AccountKey, AccountTotals)> = self.tracer.accounts().collect();
+        let now = boot_ns();
+        let killed = self.kills.first_waiting().filter(|&t| t > self.last_walk_ns);
         for (key, totals) in &accounts {
             let seen = Seen {
                 tid: key.tid,
@@ -272,6 +283,11 @@ impl<S: EventSink> Collector<S> {
                 memcg: key.memcg,
                 comm: totals.comm,
             };
+            if let Some(killed) = killed {
+                // What a thread had gathered without filling a record was charged before the kill; what is given back
+                // since is the victim's end.
+                self.charge(killed, key, &seen, totals.charged, 0)?;
+            }
             self.charge(now, key, &seen, totals.charged, totals.uncharged)?;
             if gone.contains_key(&(key.tid, key.start_ns)) {
                 self.tracer.remove_account(key);
@@ -285,7 +301,7 @@ impl<S: EventSink> Collector<S> {
         }
         self.update_loss()?;
         self.last_walk_ns = now;
-        let took = boot_ns().saturating_sub(now);
+        let took = boot_ns().saturating_sub(began);
         self.next_walk_ns = now + WALK_NS.max(took.saturating_mul(WALK_SHARE));
         Ok(())
     }
@@ -318,7 +334,8 @@ impl<S: EventSink> Collector<S> {
     fn sample(&mut self, now: u64) -> Result<(), CollectError> {
         self.refresh(now)?;
         self.drain()?;
-        self.walk(now)?;
+        self.walk()?;
+        let now = boot_ns();
         for sample in self.targets.samples(&self.node) {
             self.emit(now, Body::Sample(sample))?;
         }
@@ -331,6 +348,11 @@ impl<S: EventSink> Collector<S> {
             self.killed_ns = Some(event.t);
             let report = self.kernel_report();
             self.sink.event(&with_report(event, report))?;
+        }
+        if !self.kills.any_waiting() {
+            for event in std::mem::take(&mut self.held) {
+                self.sink.event(&event)?;
+            }
         }
         Ok(())
     }

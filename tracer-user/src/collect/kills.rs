@@ -63,6 +63,18 @@ impl Kills {
         });
     }
 
+    /// Whether a kill waits to be announced.
+    #[must_use]
+    pub fn any_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// When the first of the kills that wait to be announced happened.
+    #[must_use]
+    pub fn first_waiting(&self) -> Option<u64> {
+        self.waiting.first().map(|event| event.t)
+    }
+
     /// The kills that are old enough to be announced, the kernel having printed its report.
     pub fn ready(&mut self, now_ns: u64) -> Vec<Event> {
         let (ready, waiting) = std::mem::take(&mut self.waiting)
