@@ -49,7 +49,7 @@ pub fn truth(out: &mut impl Write, played: &Played) -> io::Result<()> {
         "limit {}, guest RAM {}, killed: {}",
         Bytes(played.limit),
         Bytes(played.guest_ram),
-        played.killed.as_deref().unwrap_or("nothing")
+        played.killed_words()
     )?;
     let mut rows = table(&["process", "role", "kind", "region", "allocated"]);
     for entry in &played.allocated {

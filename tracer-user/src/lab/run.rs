@@ -55,8 +55,8 @@ pub struct Played {
     pub limit: u64,
     /// What should come of it.
     pub expect: super::plan::Expect,
-    /// Process that the kernel killed.
-    pub killed: Option<String>,
+    /// Processes that the kernel killed.
+    pub killed: Vec<String>,
     /// Growth of the container's kernel memory by the kernel's own count, where nothing was killed.
     pub kernel_growth: Option<u64>,
     /// Growth of a real QEMU's resident guest RAM by smaps, where nothing was killed.
@@ -125,12 +125,12 @@ fn play(options: &Options, plan: &Plan, hierarchy: &Hierarchy, setting: &Setting
         .map_err(with_status)?;
     let before = (tree.kernel_memory(), stage.guest_resident());
     let killed = match stage.play()? {
-        Outcome::Survived => None,
-        Outcome::Killed(name) => Some(name),
+        Outcome::Survived => Vec::new(),
+        Outcome::Killed(names) => names,
     };
-    let growth = |before: Option<u64>, after: Option<u64>| match killed {
-        None => Some(after?.saturating_sub(before?)),
-        Some(_) => None,
+    let growth = |before: Option<u64>, after: Option<u64>| {
+        let growth = after?.saturating_sub(before?);
+        killed.is_empty().then_some(growth)
     };
     let kernel_growth = growth(before.0, tree.kernel_memory());
     let resident_growth = growth(before.1, stage.guest_resident());
@@ -148,8 +148,11 @@ fn play(options: &Options, plan: &Plan, hierarchy: &Hierarchy, setting: &Setting
         Some(recorder) => {
             // A kill that the plan does not have may have happened; the recorder ends by itself then, too.
             recorder.finish(tree.oom_kills() > 0).map_err(with_status)?;
+            keep(options, &file, &played)?;
             let report = (trace::report_json(&file)?, trace::report_text(&file)?);
-            keep(options, &file, &report.0, &played)?;
+            if let Some(folder) = &options.keep {
+                fs::write(folder.join("report.json"), serde_json::to_vec_pretty(&report.0)?)?;
+            }
             Some(report)
         }
         None => None,
@@ -167,12 +170,12 @@ fn with_status(error: TraceError) -> anyhow::Error {
     }
 }
 
-fn keep(options: &Options, file: &Path, report: &Value, played: &Played) -> anyhow::Result<()> {
+/// Keeps what there is before anything is concluded from it.
+fn keep(options: &Options, file: &Path, played: &Played) -> anyhow::Result<()> {
     let Some(folder) = &options.keep else { return Ok(()) };
     let failed = || format!("cannot keep the recording in {}", folder.display());
     fs::create_dir_all(folder).with_context(failed)?;
     fs::copy(file, folder.join(RECORDING)).with_context(failed)?;
-    fs::write(folder.join("report.json"), serde_json::to_vec_pretty(report)?).with_context(failed)?;
     fs::write(folder.join("truth.json"), serde_json::to_vec_pretty(played)?).with_context(failed)
 }
 

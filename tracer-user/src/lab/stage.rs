@@ -71,8 +71,8 @@ pub enum StageError {
 pub enum Outcome {
     /// Every phase was played to its end.
     Survived,
-    /// The kernel killed this process.
-    Killed(String),
+    /// The kernel killed these processes.
+    Killed(Vec<String>),
 }
 
 struct Actor {
@@ -193,13 +193,13 @@ impl<'a> Stage<'a> {
         Some(smaps::guest_resident(&text, self.plan.guest_ram)).filter(|resident| *resident > 0)
     }
 
-    /// Waits for `expected` threads to say something. The name of the process that the kernel killed, if it did.
+    /// Waits for `expected` threads to say something. The processes that the kernel killed, if it did.
     fn until(
         &mut self,
         phase: u32,
         expected: usize,
         wanted: impl Fn(&Event) -> bool,
-    ) -> Result<Option<String>, StageError> {
+    ) -> Result<Option<Vec<String>>, StageError> {
         let deadline = Instant::now() + PHASE_DEADLINE;
         let mut heard = BTreeSet::new();
         while heard.len() < expected {
@@ -240,19 +240,32 @@ impl<'a> Stage<'a> {
         Ok(())
     }
 
-    /// Looks whether a process ended: by the kernel's hand, which is an outcome, or otherwise, which is an error.
-    fn ended(&mut self) -> Result<Option<String>, StageError> {
+    /// The processes that the kernel killed, if any.
+    ///
+    /// Whoever keeps charging while the victim's memory is not free yet may be the next: one that is found dead is
+    /// given a moment for company.
+    fn ended(&mut self) -> Result<Option<Vec<String>>, StageError> {
+        if self.killed()?.is_empty() {
+            return Ok(None);
+        }
+        thread::sleep(TICK);
+        Ok(Some(self.killed()?))
+    }
+
+    /// Looks which processes ended: by the kernel's hand, or otherwise, which is an error.
+    fn killed(&mut self) -> Result<Vec<String>, StageError> {
+        let mut killed = Vec::new();
         for actor in &mut self.actors {
             let Ok(Some(status)) = actor.child.try_wait() else {
                 continue;
             };
             let name = actor.member.name.clone();
-            if status.signal() == Some(libc::SIGKILL) && self.tree.oom_kills() > 0 {
-                return Ok(Some(name));
+            if status.signal() != Some(libc::SIGKILL) || self.tree.oom_kills() == 0 {
+                return Err(StageError::Ended { name, status });
             }
-            return Err(StageError::Ended { name, status });
+            killed.push(name);
         }
-        Ok(None)
+        Ok(killed)
     }
 
     /// Stops the survivors of a kill, so that what they allocated is final, and hears what is still on its way.
