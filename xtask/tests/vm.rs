@@ -52,7 +52,8 @@ fn commands_run_one_by_one_on_a_node_like_system() -> Result<()> {
 
 #[test]
 fn a_kernel_panic_is_a_failure_that_shows_the_panic() {
-    let error = shell("panic", "echo before; echo c > /proc/sysrq-trigger")
+    // What was written a moment before a panic may be lost; what was written a while before is not.
+    let error = shell("panic", "echo before; sleep 3; echo c > /proc/sysrq-trigger")
         .boot()
         .unwrap_err();
     let error = format!("{error:#}");

@@ -48,7 +48,11 @@ impl Test {
         };
         step("tests");
         if find("cargo-nextest").is_none() {
-            return run(tests(cargo()).arg("test").args(WORKSPACE).args(&self.arguments)).context("tests failed");
+            return run(tests(cargo())
+                .args(["test", "--no-fail-fast"])
+                .args(WORKSPACE)
+                .args(&self.arguments))
+            .context("tests failed");
         }
         // nextest runs no examples in documentation.
         run(tests(cargo()).args(["test", "--quiet", "--doc"]).args(WORKSPACE)).context("documentation tests failed")?;
