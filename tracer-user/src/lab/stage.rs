@@ -23,8 +23,11 @@ use crate::units::Bytes;
 
 /// The slowest phase of a sensible scenario takes a small part of this, even on an emulated machine.
 const PHASE_DEADLINE: Duration = Duration::from_secs(120);
-/// How often the lab looks for signals and ended processes while nobody tells it anything.
-const TICK: Duration = Duration::from_millis(50);
+/// How often the lab looks for signals, kills and ended processes: what survivors of a kill allocate until it has
+/// looked is in the truth, but not in what led to the kill.
+const TICK: Duration = Duration::from_millis(5);
+/// How long a killed process may take to end, and another to follow it.
+const KILL: Duration = Duration::from_millis(500);
 /// How long the last words of a killed process may take to arrive.
 const LAST_WORDS: Duration = Duration::from_millis(300);
 
@@ -171,7 +174,7 @@ impl<'a> Stage<'a> {
             }
             let done = |event: &Event| matches!(event, Event::Done { phase: done, .. } if *done == phase);
             if let Some(killed) = self.until(phase, expected, done)? {
-                self.freeze();
+                self.drain();
                 return Ok(Outcome::Killed(killed));
             }
         }
@@ -245,11 +248,12 @@ impl<'a> Stage<'a> {
     /// Whoever keeps charging while the victim's memory is not free yet may be the next: one that is found dead is
     /// given a moment for company.
     fn ended(&mut self) -> Result<Option<Vec<String>>, StageError> {
-        if self.killed()?.is_empty() {
-            return Ok(None);
+        if self.tree.oom_kills() == 0 {
+            return self.killed().map(|_| None);
         }
-        thread::sleep(TICK);
-        Ok(Some(self.killed()?))
+        self.stop();
+        thread::sleep(KILL);
+        Ok(Some(self.killed()?).filter(|killed| !killed.is_empty()))
     }
 
     /// Looks which processes ended: by the kernel's hand, or otherwise, which is an error.
@@ -268,14 +272,18 @@ impl<'a> Stage<'a> {
         Ok(killed)
     }
 
-    /// Stops the survivors of a kill, so that what they allocated is final, and hears what is still on its way.
-    fn freeze(&mut self) {
+    /// Stops the survivors of a kill, so that what they allocated is final.
+    fn stop(&mut self) {
         for actor in &mut self.actors {
             // The id of one that was waited for may be another's by now.
             if let (Ok(None), Ok(pid)) = (actor.child.try_wait(), i32::try_from(actor.child.id())) {
                 let _ = kill(Pid::from_raw(pid), Signal::SIGSTOP);
             }
         }
+    }
+
+    /// Hears what was said before the kill and is still on its way.
+    fn drain(&mut self) {
         let deadline = Instant::now() + LAST_WORDS;
         while let Ok((index, event)) = self
             .events
