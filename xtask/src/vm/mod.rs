@@ -113,7 +113,8 @@ impl Vm {
     #[must_use]
     pub fn real(mut self, real: bool) -> Self {
         self.real = real;
-        self
+        // The KVM in there is the VM's own: the lab may use it.
+        if real { self.env("HEADROOM_LAB_KVM", "1") } else { self }
     }
 
     /// Gives the VM this much memory; by default 1 GiB, and 2 GiB with a real QEMU inside.
