@@ -1,1 +1,11 @@
-//! A test vocabulary for headroom: memory cgroups of one's own, scenarios, readable differences.
+//! A test vocabulary for headroom: memory cgroups of one's own, the built program and its recordings, scenarios of
+//! the lab with readable differences.
+
+pub mod lab;
+pub mod memcg;
+pub mod program;
+pub mod recording;
+
+pub use lab::Scenario;
+pub use memcg::Memcg;
+pub use program::{Recorder, Run, headroom};

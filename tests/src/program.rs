@@ -1,0 +1,176 @@
+//! The built `headroom`, run to its end or in the background.
+
+use std::ffi::OsStr;
+use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread::{self, sleep};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use xtask::build::binaries;
+
+/// Attaching takes a second, on a busy machine several.
+const ATTACH: Duration = Duration::from_secs(60);
+/// Longest that a recorder may take to come to its end.
+const END: Duration = Duration::from_secs(60);
+
+/// `headroom` with nothing of the environment that changes its output.
+///
+/// # Errors
+/// When it cannot be built.
+pub fn headroom() -> Result<Command> {
+    let mut command = Command::new(binaries()?.headroom());
+    command.stdin(Stdio::null()).env_remove("RUST_LOG").env("NO_COLOR", "1");
+    Ok(command)
+}
+
+/// What a run of `headroom` did.
+#[derive(Debug)]
+pub struct Run {
+    /// Exit status; `None` when a signal ended it.
+    pub status: Option<i32>,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+impl Run {
+    /// Runs a command to its end.
+    ///
+    /// # Errors
+    /// When it cannot be started, or writes something else than UTF-8.
+    pub fn of(command: &mut Command) -> Result<Self> {
+        let output = command.output().context("cannot run headroom")?;
+        Ok(Self {
+            status: output.status.code(),
+            stdout: String::from_utf8(output.stdout).context("standard output is no text")?,
+            stderr: String::from_utf8(output.stderr).context("standard error is no text")?,
+        })
+    }
+
+    /// Runs `headroom` with these arguments.
+    ///
+    /// # Errors
+    /// See [`Run::of`].
+    pub fn headroom<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Result<Self> {
+        Self::of(headroom()?.args(arguments))
+    }
+
+    /// The last line of standard error.
+    #[must_use]
+    pub fn last_line(&self) -> &str {
+        self.stderr.lines().last().unwrap_or_default()
+    }
+
+    /// Fails unless it ended with this status and one line on standard error that holds `words`.
+    ///
+    /// # Errors
+    /// Shows what it did instead.
+    pub fn expect_one_line(&self, status: i32, words: &[&str]) -> Result<()> {
+        ensure!(self.status == Some(status), "status {status} expected: {self:?}");
+        ensure!(self.stderr.lines().count() == 1, "one line expected: {self:?}");
+        for word in words {
+            ensure!(self.stderr.contains(word), "no '{word}' in: {self:?}");
+        }
+        ensure!(!self.stderr.contains("panicked"), "{self:?}");
+        Ok(())
+    }
+}
+
+/// `headroom record` in the background; killed when dropped.
+#[derive(Debug)]
+pub struct Recorder {
+    child: Child,
+    lines: Receiver<String>,
+    /// What it said so far.
+    pub said: Vec<String>,
+    /// Its recording.
+    pub file: PathBuf,
+}
+
+impl Recorder {
+    /// Records `target` into `file` with more `options`, and waits until every probe is attached.
+    ///
+    /// # Errors
+    /// When it ends or takes too long before that.
+    pub fn start(target: &str, file: impl Into<PathBuf>, options: &[&str]) -> Result<Self> {
+        let file = file.into();
+        let mut command = headroom()?;
+        command.args(["record", target, "-o"]).arg(&file).args(options);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+        let stderr = child.stderr.take().context("standard error is piped")?;
+        let (sender, lines) = channel();
+        thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        let mut recorder = Self {
+            child,
+            lines,
+            said: Vec::new(),
+            file,
+        };
+        let deadline = Instant::now() + ATTACH;
+        while !recorder.said.iter().any(|line| line.starts_with("headroom: attached")) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match recorder.lines.recv_timeout(left) {
+                Ok(line) => recorder.said.push(line),
+                Err(RecvTimeoutError::Timeout) => bail!("record did not attach in time: {:?}", recorder.said),
+                Err(RecvTimeoutError::Disconnected) => bail!("record ended early: {:?}", recorder.said),
+            }
+        }
+        Ok(recorder)
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = i32::try_from(self.child.id()).context("process ids are small")?;
+        kill(Pid::from_raw(pid), signal).context("record is gone")
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// When it does not end in time.
+    pub fn wait(&mut self) -> Result<ExitStatus> {
+        let deadline = Instant::now() + END;
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                self.said.extend(self.lines.iter());
+                return Ok(status);
+            }
+            ensure!(Instant::now() < deadline, "record did not end in time: {:?}", self.said);
+            sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Ends it as Ctrl-C does.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn interrupt(&mut self) -> Result<()> {
+        self.signal(Signal::SIGINT)?;
+        let status = self.wait()?;
+        ensure!(status.success(), "record failed ({status}): {:?}", self.said);
+        Ok(())
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        // Both fail only where it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
