@@ -43,27 +43,55 @@ pub fn overhead(kubevirt: KubeVirt, vm: &Vm, ratio: Ratio) -> Result<Overhead, E
     devices(kubevirt, vm, &mut terms)?;
     let dedicated = (vm.dedicated_cpu || vm.wants_guaranteed()) && kubevirt.since(1, 1);
     if dedicated && kubevirt.since(1, 6) {
-        push(&mut terms, "dedicated CPUs", 100 * MIB, "dedicated CPUs or Guaranteed QoS, once".to_owned());
+        push(
+            &mut terms,
+            "dedicated CPUs",
+            100 * MIB,
+            "dedicated CPUs or Guaranteed QoS, once".to_owned(),
+        );
     }
     if vm.added_overhead > 0 {
-        push(&mut terms, "reserved overhead", vm.added_overhead, "reservedOverhead.addedOverhead".to_owned());
+        push(
+            &mut terms,
+            "reserved overhead",
+            vm.added_overhead,
+            "reservedOverhead.addedOverhead".to_owned(),
+        );
     }
     let base = sum(&terms)?;
     let added = ratio.adds(base)?;
     let mut after = Vec::new();
     if ratio != Ratio::ONE {
-        push(&mut after, "ratio", added, format!("{base} bytes in whole kB x ({} - 1)", ratio.factor()));
+        push(
+            &mut after,
+            "ratio",
+            added,
+            format!("{base} bytes in whole kB x ({} - 1)", ratio.factor()),
+        );
     }
     if dedicated && !kubevirt.since(1, 6) {
-        push(&mut after, "dedicated CPUs", 100 * MIB, "dedicated CPUs or Guaranteed QoS, once, after the ratio".to_owned());
+        push(
+            &mut after,
+            "dedicated CPUs",
+            100 * MIB,
+            "dedicated CPUs or Guaranteed QoS, once, after the ratio".to_owned(),
+        );
     }
     if vm.passt > 0 && kubevirt.since(1, 8) {
         push(&mut after, "passt", 250 * MIB, "once, after the ratio".to_owned());
     }
     if vm.binding_memory > 0 {
-        push(&mut after, "network bindings", vm.binding_memory, "what the binding plugins ask for, after the ratio".to_owned());
+        push(
+            &mut after,
+            "network bindings",
+            vm.binding_memory,
+            "what the binding plugins ask for, after the ratio".to_owned(),
+        );
     }
-    terms.extend(after.into_iter().map(|term| Term { multiplied: false, ..term }));
+    terms.extend(after.into_iter().map(|term| Term {
+        multiplied: false,
+        ..term
+    }));
     let bytes = sum(&terms)?;
     Ok(Overhead { terms, bytes })
 }
@@ -71,13 +99,26 @@ pub fn overhead(kubevirt: KubeVirt, vm: &Vm, ratio: Ratio) -> Result<Overhead, E
 /// What the release does not have.
 fn check(kubevirt: KubeVirt, vm: &Vm, ratio: Ratio) -> Result<(), Error> {
     for (asked, major, minor, what) in [
-        (ratio != Ratio::ONE, 1, 0, "additionalGuestMemoryOverheadRatio (it came with 1.0)"),
+        (
+            ratio != Ratio::ONE,
+            1,
+            0,
+            "additionalGuestMemoryOverheadRatio (it came with 1.0)",
+        ),
         (vm.added_overhead > 0, 1, 8, "reservedOverhead (it came with 1.8)"),
         (vm.sev_snp, 1, 7, "SEV-SNP (it came with 1.7)"),
-        (vm.binding_memory > 0, 1, 3, "memory overhead of binding plugins (it came with 1.3)"),
+        (
+            vm.binding_memory > 0,
+            1,
+            3,
+            "memory overhead of binding plugins (it came with 1.3)",
+        ),
     ] {
         if asked && !kubevirt.since(major, minor) {
-            return Err(Error::NotInVersion { version: kubevirt.0.to_string(), what });
+            return Err(Error::NotInVersion {
+                version: kubevirt.0.to_string(),
+                what,
+            });
         }
     }
     Ok(())
@@ -92,8 +133,16 @@ fn processes(kubevirt: KubeVirt, vm: &Vm, terms: &mut Vec<Term>) -> Result<(), E
         None => vm.limit.map_or_else(|| vm.guest_memory(), Ok)?,
     };
     let kilobytes = request.div_ceil(1000);
-    let pages = kilobytes.checked_mul(1000).ok_or(Error::Overflow("the memory request"))? / 512;
-    push(terms, "page tables", pages, format!("memory request {request} bytes, in whole kB, / 512"));
+    let pages = kilobytes
+        .checked_mul(1000)
+        .ok_or(Error::Overflow("the memory request"))?
+        / 512;
+    push(
+        terms,
+        "page tables",
+        pages,
+        format!("memory request {request} bytes, in whole kB, / 512"),
+    );
     let constants = kubevirt.constants();
     let libvirt = if kubevirt.since(0, 59) { "virtqemud" } else { "libvirtd" };
     for (name, mib) in [
@@ -106,11 +155,18 @@ fn processes(kubevirt: KubeVirt, vm: &Vm, terms: &mut Vec<Term>) -> Result<(), E
         push(terms, name, mib * MIB, "constant per process".to_owned());
     }
     let vcpus = vm.vcpus.max(1);
-    let bytes = vcpus.checked_mul(8 * MIB).ok_or(Error::Overflow("8 MiB x the number of vCPUs"))?;
+    let bytes = vcpus
+        .checked_mul(8 * MIB)
+        .ok_or(Error::Overflow("8 MiB x the number of vCPUs"))?;
     push(terms, "vCPUs", bytes, format!("8 MiB x {vcpus}"));
     push(terms, "iothreads", 8 * MIB, "flat, whatever their number".to_owned());
     if !vm.no_graphics {
-        push(terms, "video", constants.video * MIB, "a graphics device is attached".to_owned());
+        push(
+            terms,
+            "video",
+            constants.video * MIB,
+            "a graphics device is attached".to_owned(),
+        );
     }
     Ok(())
 }
@@ -130,18 +186,31 @@ fn devices(kubevirt: KubeVirt, vm: &Vm, terms: &mut Vec<Term>) -> Result<(), Err
     }
     if vm.exec_probes > 0 {
         let probes = vm.exec_probes.min(2);
-        push(terms, "exec probes", (100 + 10 * probes) * MIB, format!("100 MiB + 10 MiB x {probes}"));
+        push(
+            terms,
+            "exec probes",
+            (100 + 10 * probes) * MIB,
+            format!("100 MiB + 10 MiB x {probes}"),
+        );
     }
     // kubevirt: renderresources.go (0.59-1.2): for each interface that forwards every port, before the ratio
     if vm.passt > 0 && kubevirt.since(0, 59) && !kubevirt.since(1, 3) {
-        let bytes = vm.passt.checked_mul(800 * MIB).ok_or(Error::Overflow("800 MiB x the passt interfaces"))?;
+        let bytes = vm
+            .passt
+            .checked_mul(800 * MIB)
+            .ok_or(Error::Overflow("800 MiB x the passt interfaces"))?;
         push(terms, "passt", bytes, format!("800 MiB x {}", vm.passt));
     }
     Ok(())
 }
 
 fn push(terms: &mut Vec<Term>, name: &'static str, bytes: u64, why: String) {
-    terms.push(Term { name, bytes, why, multiplied: true });
+    terms.push(Term {
+        name,
+        bytes,
+        why,
+        multiplied: true,
+    });
 }
 
 fn sum(terms: &[Term]) -> Result<u64, Error> {

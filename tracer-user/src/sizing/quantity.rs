@@ -8,14 +8,7 @@ use std::str::FromStr;
 const NANO: i128 = 1_000_000_000;
 /// Longer than any number that fits.
 const MAX_LEN: usize = 64;
-const BINARY: [(&str, u32); 6] = [
-    ("Ki", 10),
-    ("Mi", 20),
-    ("Gi", 30),
-    ("Ti", 40),
-    ("Pi", 50),
-    ("Ei", 60),
-];
+const BINARY: [(&str, u32); 6] = [("Ki", 10), ("Mi", 20), ("Gi", 30), ("Ti", 40), ("Pi", 50), ("Ei", 60)];
 const DECIMAL: [(&str, i32); 10] = [
     ("n", -9),
     ("u", -6),
@@ -101,11 +94,7 @@ fn split(text: &str) -> Option<(bool, &str, &str, &str)> {
         b'+' => (false, &text[1..]),
         _ => (false, text),
     };
-    let digits = |text: &str| {
-        text.bytes()
-            .take_while(u8::is_ascii_digit)
-            .count()
-    };
+    let digits = |text: &str| text.bytes().take_while(u8::is_ascii_digit).count();
     let (whole, rest) = rest.split_at(digits(rest));
     let (fraction, suffix) = match rest.strip_prefix('.') {
         Some(rest) => rest.split_at(digits(rest)),
@@ -132,10 +121,8 @@ impl FromStr for Quantity {
     fn from_str(text: &str) -> Result<Self, QuantityError> {
         let shown = || text.chars().take(MAX_LEN).collect::<String>();
         let too_large = || QuantityError::TooLarge(shown());
-        let (negative, whole, fraction, suffix) =
-            split(text).ok_or_else(|| QuantityError::Form(shown()))?;
-        let (shift, exponent, format) =
-            scale(suffix).ok_or_else(|| QuantityError::Form(shown()))?;
+        let (negative, whole, fraction, suffix) = split(text).ok_or_else(|| QuantityError::Form(shown()))?;
+        let (shift, exponent, format) = scale(suffix).ok_or_else(|| QuantityError::Form(shown()))?;
         if text.len() > MAX_LEN {
             return Err(too_large());
         }
@@ -151,9 +138,7 @@ impl FromStr for Quantity {
             .checked_add(9)
             .and_then(|power| power.checked_sub(places))
             .ok_or_else(too_large)?;
-        let shifted = mantissa
-            .checked_mul(1_i128 << shift)
-            .ok_or_else(too_large)?;
+        let shifted = mantissa.checked_mul(1_i128 << shift).ok_or_else(too_large)?;
         let magnitude = scale_by_ten(shifted, power).ok_or_else(too_large)?;
         if magnitude > i128::from(i64::MAX) * NANO {
             return Err(too_large());
@@ -204,9 +189,7 @@ impl fmt::Display for Quantity {
             .find(|(_, power)| *power == exponent)
             .map_or("", |(name, _)| name);
         match (self.format, exponent) {
-            (Format::Exponent, 1..) | (Format::Exponent, ..0) => {
-                f.pad(&format!("{value}e{exponent}"))
-            }
+            (Format::Exponent, 1..) | (Format::Exponent, ..0) => f.pad(&format!("{value}e{exponent}")),
             _ => f.pad(&format!("{value}{suffix}")),
         }
     }
@@ -251,12 +234,21 @@ mod tests {
     #[test]
     fn refuses_what_is_no_size() {
         for text in ["", "-", ".", "Gi", "1KB", "1 Gi", "1e", "0x10", "NaN", "١Gi"] {
-            assert!(matches!(text.parse::<Quantity>(), Err(QuantityError::Form(_))), "{text}");
+            assert!(
+                matches!(text.parse::<Quantity>(), Err(QuantityError::Form(_))),
+                "{text}"
+            );
         }
         for text in ["9Ei", "1e30", "1e2147483647", &"9".repeat(500)] {
-            assert!(matches!(text.parse::<Quantity>(), Err(QuantityError::TooLarge(_))), "{text}");
+            assert!(
+                matches!(text.parse::<Quantity>(), Err(QuantityError::TooLarge(_))),
+                "{text}"
+            );
         }
-        assert!(matches!("-1Gi".parse::<Quantity>().unwrap().size(), Err(QuantityError::Negative(_))));
+        assert!(matches!(
+            "-1Gi".parse::<Quantity>().unwrap().size(),
+            Err(QuantityError::Negative(_))
+        ));
     }
 
     proptest::proptest! {

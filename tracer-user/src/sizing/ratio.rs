@@ -38,9 +38,8 @@ impl Ratio {
     pub fn harvester(text: &str) -> Result<Option<Self>, Error> {
         let text = if text.is_empty() { HARVESTER_DEFAULT } else { text };
         let shown = text.escape_default();
-        let ratio = parse(text).ok_or_else(|| {
-            Error::Rejected(format!("value {shown} can't be converted to float64"))
-        })?;
+        let ratio =
+            parse(text).ok_or_else(|| Error::Rejected(format!("value {shown} can't be converted to float64")))?;
         if ratio == 0.0 {
             return Ok(None);
         }

@@ -42,7 +42,15 @@ pub struct Constants {
 
 const fn row(since: Release, mib: [u64; 6]) -> Constants {
     let [monitor, launcher, virtlogd, libvirt, qemu, video] = mib;
-    Constants { since, monitor, launcher, virtlogd, libvirt, qemu, video }
+    Constants {
+        since,
+        monitor,
+        launcher,
+        virtlogd,
+        libvirt,
+        qemu,
+        video,
+    }
 }
 
 /// The change points, oldest first.
@@ -59,26 +67,56 @@ pub const CONSTANTS: [Constants; 8] = [
 
 /// The newest patch of each minor release.
 const NEWEST: [Release; 16] = [
-    Release(0, 54, 0), Release(0, 55, 2), Release(0, 56, 1), Release(0, 57, 1), Release(0, 58, 2), Release(0, 59, 2),
-    Release(1, 0, 1), Release(1, 1, 1), Release(1, 2, 2), Release(1, 3, 1), Release(1, 4, 1), Release(1, 5, 3),
-    Release(1, 6, 6), Release(1, 7, 4), Release(1, 8, 4), Release(1, 9, 0),
+    Release(0, 54, 0),
+    Release(0, 55, 2),
+    Release(0, 56, 1),
+    Release(0, 57, 1),
+    Release(0, 58, 2),
+    Release(0, 59, 2),
+    Release(1, 0, 1),
+    Release(1, 1, 1),
+    Release(1, 2, 2),
+    Release(1, 3, 1),
+    Release(1, 4, 1),
+    Release(1, 5, 3),
+    Release(1, 6, 6),
+    Release(1, 7, 4),
+    Release(1, 8, 4),
+    Release(1, 9, 0),
 ];
 
 /// Which KubeVirt a Harvester release ships. harvester: deploy/charts/harvester/values.yaml of each tag
 const HARVESTER: [(Release, Release); 21] = [
-    (Release(1, 1, 0), Release(0, 54, 0)), (Release(1, 1, 1), Release(0, 54, 0)), (Release(1, 1, 2), Release(0, 54, 0)),
-    (Release(1, 1, 3), Release(0, 54, 0)), (Release(1, 2, 0), Release(0, 54, 0)), (Release(1, 2, 1), Release(0, 54, 0)),
-    (Release(1, 2, 2), Release(1, 1, 1)), (Release(1, 3, 0), Release(1, 1, 0)), (Release(1, 3, 1), Release(1, 1, 1)),
-    (Release(1, 3, 2), Release(1, 1, 1)), (Release(1, 4, 0), Release(1, 2, 2)), (Release(1, 4, 1), Release(1, 2, 2)),
-    (Release(1, 4, 2), Release(1, 3, 1)), (Release(1, 4, 3), Release(1, 3, 1)), (Release(1, 5, 0), Release(1, 4, 0)),
-    (Release(1, 5, 1), Release(1, 4, 0)), (Release(1, 5, 2), Release(1, 4, 1)), (Release(1, 6, 1), Release(1, 5, 2)),
-    (Release(1, 7, 3), Release(1, 6, 6)), (Release(1, 8, 1), Release(1, 7, 0)), (Release(1, 8, 2), Release(1, 7, 4)),
+    (Release(1, 1, 0), Release(0, 54, 0)),
+    (Release(1, 1, 1), Release(0, 54, 0)),
+    (Release(1, 1, 2), Release(0, 54, 0)),
+    (Release(1, 1, 3), Release(0, 54, 0)),
+    (Release(1, 2, 0), Release(0, 54, 0)),
+    (Release(1, 2, 1), Release(0, 54, 0)),
+    (Release(1, 2, 2), Release(1, 1, 1)),
+    (Release(1, 3, 0), Release(1, 1, 0)),
+    (Release(1, 3, 1), Release(1, 1, 1)),
+    (Release(1, 3, 2), Release(1, 1, 1)),
+    (Release(1, 4, 0), Release(1, 2, 2)),
+    (Release(1, 4, 1), Release(1, 2, 2)),
+    (Release(1, 4, 2), Release(1, 3, 1)),
+    (Release(1, 4, 3), Release(1, 3, 1)),
+    (Release(1, 5, 0), Release(1, 4, 0)),
+    (Release(1, 5, 1), Release(1, 4, 0)),
+    (Release(1, 5, 2), Release(1, 4, 1)),
+    (Release(1, 6, 1), Release(1, 5, 2)),
+    (Release(1, 7, 3), Release(1, 6, 6)),
+    (Release(1, 8, 1), Release(1, 7, 0)),
+    (Release(1, 8, 2), Release(1, 7, 4)),
 ];
 
 /// Earlier patches of the rows above, with the same arithmetic.
 const HARVESTER_EARLIER: [(Release, Release); 5] = [
-    (Release(1, 6, 0), Release(1, 5, 2)), (Release(1, 7, 0), Release(1, 6, 3)), (Release(1, 7, 1), Release(1, 6, 3)),
-    (Release(1, 7, 2), Release(1, 6, 6)), (Release(1, 8, 0), Release(1, 7, 0)),
+    (Release(1, 6, 0), Release(1, 5, 2)),
+    (Release(1, 7, 0), Release(1, 6, 3)),
+    (Release(1, 7, 1), Release(1, 6, 3)),
+    (Release(1, 7, 2), Release(1, 6, 6)),
+    (Release(1, 8, 0), Release(1, 7, 0)),
 ];
 
 /// A KubeVirt release and its rules.
@@ -98,7 +136,10 @@ impl KubeVirt {
             return Ok(Self(MAIN));
         }
         find(text, |major, minor| {
-            NEWEST.iter().copied().find(|release| (release.0, release.1) == (major, minor))
+            NEWEST
+                .iter()
+                .copied()
+                .find(|release| (release.0, release.1) == (major, minor))
         })
         .filter(|(newest, patch)| patch.is_none_or(|patch| patch <= newest.2))
         .map(|(newest, patch)| Self(Release(newest.0, newest.1, patch.unwrap_or(newest.2))))
@@ -148,12 +189,18 @@ impl Harvester {
     pub fn named(text: &str) -> Result<Self, Error> {
         let rows = || HARVESTER_EARLIER.iter().chain(&HARVESTER);
         let newest = |major, minor| {
-            rows().map(|row| row.0).filter(|release| (release.0, release.1) == (major, minor)).max()
+            rows()
+                .map(|row| row.0)
+                .filter(|release| (release.0, release.1) == (major, minor))
+                .max()
         };
         find(text, newest)
             .map(|(newest, patch)| Release(newest.0, newest.1, patch.unwrap_or(newest.2)))
             .and_then(|release| rows().find(|row| row.0 == release))
-            .map(|(release, kubevirt)| Self { release: *release, kubevirt: KubeVirt(*kubevirt) })
+            .map(|(release, kubevirt)| Self {
+                release: *release,
+                kubevirt: KubeVirt(*kubevirt),
+            })
             .ok_or_else(|| unknown("Harvester", text, &HARVESTER.map(|row| row.0), ""))
     }
 
@@ -179,7 +226,10 @@ fn find(text: &str, newest: impl Fn(u16, u16) -> Option<Release>) -> Option<(Rel
 }
 
 fn unknown(product: &'static str, asked: &str, known: &[Release], more: &str) -> Error {
-    let mut minors: Vec<String> = known.iter().map(|release| format!("{}.{}", release.0, release.1)).collect();
+    let mut minors: Vec<String> = known
+        .iter()
+        .map(|release| format!("{}.{}", release.0, release.1))
+        .collect();
     minors.dedup();
     Error::UnknownVersion {
         product,
@@ -205,7 +255,10 @@ mod tests {
     fn an_unknown_version_lists_what_there_is() {
         for text in ["", "2", "9.9", "1.9.7", "1.5.x", "1.2.3.4", "99999999999.1"] {
             let message = KubeVirt::named(text).unwrap_err().to_string();
-            assert!(message.contains("there is 0.54, ") && message.ends_with("1.9, main"), "{message}");
+            assert!(
+                message.contains("there is 0.54, ") && message.ends_with("1.9, main"),
+                "{message}"
+            );
         }
         assert!(Harvester::named("0.3").unwrap_err().to_string().ends_with("1.7, 1.8"));
     }

@@ -5,7 +5,10 @@ use serde::Serialize;
 use super::Error;
 
 /// What the arithmetic takes. Memory is in bytes.
-#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the VM's specification")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a switch of the VM's specification"
+)]
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Vm {
     /// `domain.memory.guest`.
