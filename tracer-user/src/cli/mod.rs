@@ -12,6 +12,7 @@ pub mod pods;
 pub mod protect;
 pub mod record;
 pub mod report;
+pub mod size;
 
 /// Which thread is eating a VM pod's memory headroom, before the kernel kills the VM.
 #[derive(Debug, Parser)]
@@ -29,6 +30,7 @@ enum Command {
     Lab(lab::Args),
     Pods(pods::Args),
     Record(record::Args),
+    Size(Box<size::Args>),
     Report(report::Args),
 }
 
@@ -49,6 +51,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Lab(args) => lab::run(args),
         Command::Pods(args) => pods::run(args),
         Command::Record(args) => record::run(args),
+        Command::Size(args) => size::run(args),
         Command::Report(args) => report::run(args),
     }
 }

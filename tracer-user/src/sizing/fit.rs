@@ -132,7 +132,7 @@ fn oddity(memory: u64, overcommit: u64, vcpus: u64, ratio: &str) -> u32 {
     let memory = if memory.is_power_of_two() {
         0
     } else {
-        2 + 2 * u32::from(memory % GIB != 0)
+        2 + 2 * u32::from(!memory.is_multiple_of(GIB))
     };
     let overcommit = match overcommit {
         100 | 150 => 0,

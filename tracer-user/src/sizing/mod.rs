@@ -8,6 +8,7 @@
 pub mod budget;
 pub mod fit;
 pub mod harvester;
+pub mod manifest;
 pub mod matrix;
 pub mod overhead;
 pub mod quantity;

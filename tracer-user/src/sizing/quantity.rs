@@ -189,7 +189,7 @@ impl fmt::Display for Quantity {
             .find(|(_, power)| *power == exponent)
             .map_or("", |(name, _)| name);
         match (self.format, exponent) {
-            (Format::Exponent, 1..) | (Format::Exponent, ..0) => f.pad(&format!("{value}e{exponent}")),
+            (Format::Exponent, 1.. | ..=-1) => f.pad(&format!("{value}e{exponent}")),
             _ => f.pad(&format!("{value}{suffix}")),
         }
     }
