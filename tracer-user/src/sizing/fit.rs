@@ -1,6 +1,7 @@
 //! From a limit back to the VMs that explain it.
 
 use std::cmp::Reverse;
+use std::collections::HashSet;
 
 use serde::Serialize;
 
@@ -61,6 +62,9 @@ pub fn fit(limit: u64, known: Known) -> Vec<Fit> {
             }
         }
     }
+    // Releases are tried from the oldest on: a shape that a newer one explains too is listed once, with the first.
+    let mut seen = HashSet::new();
+    fits.retain(|fit| seen.insert((fit.memory, fit.request, fit.vcpus, fit.ratio, fit.scope)));
     fits.sort_by_key(|fit| (fit.oddity, Reverse(fit.memory)));
     fits
 }
@@ -180,6 +184,14 @@ mod tests {
             fits.iter().any(|fit| fit.scope == "pod" && fit.request == 1365 * MIB),
             "{fits:?}"
         );
+        let mut shapes: Vec<_> = fits
+            .iter()
+            .map(|fit| (fit.memory, fit.request, fit.vcpus, fit.ratio, fit.scope))
+            .collect();
+        let found = shapes.len();
+        shapes.sort_unstable();
+        shapes.dedup();
+        assert_eq!(shapes.len(), found);
         assert!(fit(12345, Known::default()).is_empty());
         assert!(fit(u64::MAX, Known::default()).is_empty());
     }

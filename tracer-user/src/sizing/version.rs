@@ -86,38 +86,39 @@ const NEWEST: [Release; 16] = [
 ];
 
 /// Which KubeVirt a Harvester release ships. harvester: deploy/charts/harvester/values.yaml of each tag
-const HARVESTER: [(Release, Release); 21] = [
-    (Release(1, 1, 0), Release(0, 54, 0)),
-    (Release(1, 1, 1), Release(0, 54, 0)),
-    (Release(1, 1, 2), Release(0, 54, 0)),
-    (Release(1, 1, 3), Release(0, 54, 0)),
-    (Release(1, 2, 0), Release(0, 54, 0)),
-    (Release(1, 2, 1), Release(0, 54, 0)),
-    (Release(1, 2, 2), Release(1, 1, 1)),
-    (Release(1, 3, 0), Release(1, 1, 0)),
-    (Release(1, 3, 1), Release(1, 1, 1)),
-    (Release(1, 3, 2), Release(1, 1, 1)),
-    (Release(1, 4, 0), Release(1, 2, 2)),
-    (Release(1, 4, 1), Release(1, 2, 2)),
-    (Release(1, 4, 2), Release(1, 3, 1)),
-    (Release(1, 4, 3), Release(1, 3, 1)),
-    (Release(1, 5, 0), Release(1, 4, 0)),
-    (Release(1, 5, 1), Release(1, 4, 0)),
-    (Release(1, 5, 2), Release(1, 4, 1)),
-    (Release(1, 6, 1), Release(1, 5, 2)),
-    (Release(1, 7, 3), Release(1, 6, 6)),
-    (Release(1, 8, 1), Release(1, 7, 0)),
-    (Release(1, 8, 2), Release(1, 7, 4)),
+const HARVESTER: [(Release, Release); 26] = [
+    ships([1, 1, 0], [0, 54, 0]),
+    ships([1, 1, 1], [0, 54, 0]),
+    ships([1, 1, 2], [0, 54, 0]),
+    ships([1, 1, 3], [0, 54, 0]),
+    ships([1, 2, 0], [0, 54, 0]),
+    ships([1, 2, 1], [0, 54, 0]),
+    ships([1, 2, 2], [1, 1, 1]),
+    ships([1, 3, 0], [1, 1, 0]),
+    ships([1, 3, 1], [1, 1, 1]),
+    ships([1, 3, 2], [1, 1, 1]),
+    ships([1, 4, 0], [1, 2, 2]),
+    ships([1, 4, 1], [1, 2, 2]),
+    ships([1, 4, 2], [1, 3, 1]),
+    ships([1, 4, 3], [1, 3, 1]),
+    ships([1, 5, 0], [1, 4, 0]),
+    ships([1, 5, 1], [1, 4, 0]),
+    ships([1, 5, 2], [1, 4, 1]),
+    ships([1, 6, 0], [1, 5, 2]),
+    ships([1, 6, 1], [1, 5, 2]),
+    ships([1, 7, 0], [1, 6, 3]),
+    ships([1, 7, 1], [1, 6, 3]),
+    ships([1, 7, 2], [1, 6, 6]),
+    ships([1, 7, 3], [1, 6, 6]),
+    ships([1, 8, 0], [1, 7, 0]),
+    ships([1, 8, 1], [1, 7, 0]),
+    ships([1, 8, 2], [1, 7, 4]),
 ];
 
-/// Earlier patches of the rows above, with the same arithmetic.
-const HARVESTER_EARLIER: [(Release, Release); 5] = [
-    (Release(1, 6, 0), Release(1, 5, 2)),
-    (Release(1, 7, 0), Release(1, 6, 3)),
-    (Release(1, 7, 1), Release(1, 6, 3)),
-    (Release(1, 7, 2), Release(1, 6, 6)),
-    (Release(1, 8, 0), Release(1, 7, 0)),
-];
+const fn ships(harvester: [u16; 3], kubevirt: [u16; 3]) -> (Release, Release) {
+    let ([a, b, c], [x, y, z]) = (harvester, kubevirt);
+    (Release(a, b, c), Release(x, y, z))
+}
 
 /// A KubeVirt release and its rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -187,7 +188,7 @@ impl Harvester {
     /// # Errors
     /// [`Error::UnknownVersion`], with what there is.
     pub fn named(text: &str) -> Result<Self, Error> {
-        let rows = || HARVESTER_EARLIER.iter().chain(&HARVESTER);
+        let rows = || HARVESTER.iter();
         let newest = |major, minor| {
             rows()
                 .map(|row| row.0)

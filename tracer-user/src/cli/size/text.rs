@@ -162,11 +162,11 @@ pub(super) fn fits(limit: u64, shown: &[Fit], found: usize) -> String {
         );
     }
     let mut text = format!(
-        "{limit} bytes ({}kB for the kernel): {found} shapes, the most usual first\n\n",
+        "{limit} bytes ({}kB for the kernel): shapes found: {found}, the most usual first\n\n",
         as_enforced(limit) / 1024
     );
     let mut table = table(&[
-        "KUBEVIRT SINCE",
+        "FIRST KUBEVIRT",
         "MEMORY",
         "REQUEST",
         "OVERCOMMIT",
