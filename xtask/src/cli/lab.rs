@@ -78,10 +78,6 @@ impl Lab {
     fn in_vm(&self) -> Result<ExitCode> {
         let mut words = vec!["/bin/headroom".to_owned()];
         words.extend(self.words());
-        // A VM of ours always has its own KVM, where a host may have none, or one in use for other things.
-        if self.real() && !self.arguments.iter().any(|argument| argument.starts_with("--accel")) {
-            words.extend(["--accel", "kvm"].map(str::to_owned));
-        }
         eprintln!("lab: `{}` in a VM with kernel {}", words.join(" "), self.kernel);
         let run = Vm::new("lab")
             .kernel(&self.kernel)

@@ -113,8 +113,12 @@ impl Vm {
     #[must_use]
     pub fn real(mut self, real: bool) -> Self {
         self.real = real;
-        // The KVM in there is the VM's own: the lab may use it.
-        if real { self.env("HEADROOM_LAB_KVM", "1") } else { self }
+        if !real {
+            return self;
+        }
+        // The KVM in there is the VM's own: the lab may use it. Its disk has to be on a real file system, or what the
+        // guest writes would be shmem.
+        self.env("HEADROOM_LAB_KVM", "1").env("TMPDIR", protocol::SCRATCH)
     }
 
     /// Gives the VM this much memory; by default 1 GiB, and 2 GiB with a real QEMU inside.
