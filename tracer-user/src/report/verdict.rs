@@ -20,7 +20,8 @@ pub fn verdict(pod: &PodReport) -> String {
             SignedBytes(i64::try_from(pod.tolerance).unwrap_or(i64::MAX)),
         ),
         None => format!(
-            "nothing to blame: overhead grew {} (tolerance {}) while guest RAM took {guest}",
+            "nothing to blame: overhead grew {}, no more than batching ({}) and the page tables of guest RAM explain, \
+             while guest RAM took {guest}",
             SignedBytes(pod.overhead.growth),
             SignedBytes(i64::try_from(pod.tolerance).unwrap_or(i64::MAX)),
         ),
