@@ -21,6 +21,10 @@ pub struct Settings {
     pub reserved: Option<u64>,
     /// Memory overcommit in percent.
     pub overcommit: u64,
+    /// Dedicated CPUs get a request equal to the limit: since 1.4.
+    pub pins_request: bool,
+    /// Host devices get a request equal to the guest memory: since 1.3.
+    pub host_devices_request: bool,
     /// CPU and memory hotplug: a guest size that the VM gives is kept.
     pub hotplug: bool,
 }
@@ -73,9 +77,9 @@ pub fn mutate(vm: &Vm, settings: Settings) -> Result<Mutated, Error> {
             "guest memory is under the minimum requirement (10 Mi), original: {limit}, final: {available}"
         )));
     }
-    let request = if vm.dedicated_cpu {
+    let request = if vm.dedicated_cpu && settings.pins_request {
         limit
-    } else if vm.host_devices > 0 {
+    } else if vm.host_devices > 0 && settings.host_devices_request {
         // Harvester's way around kubevirt#10379.
         available
     } else {
@@ -105,6 +109,8 @@ mod tests {
         ratio: None,
         reserved: None,
         overcommit: OVERCOMMIT,
+        pins_request: true,
+        host_devices_request: true,
         hotplug: false,
     };
 
@@ -162,6 +168,21 @@ mod tests {
             }),
             1948
         );
+    }
+
+    #[test]
+    fn earlier_releases_treat_every_vm_alike() {
+        let earlier = Settings {
+            pins_request: false,
+            host_devices_request: false,
+            ..NONE
+        };
+        let special = Vm {
+            dedicated_cpu: true,
+            host_devices: 1,
+            ..vm()
+        };
+        assert_eq!(mutate(&special, earlier).unwrap().vm.request, Some(1365 * MIB));
     }
 
     #[test]

@@ -58,6 +58,8 @@ fn row(kubevirt: KubeVirt, vm: &Vm, overcommit: u64, reserved: Option<u64>, text
             ratio,
             reserved,
             overcommit,
+            pins_request: true,
+            host_devices_request: true,
             hotplug: false,
         },
     )?

@@ -9,7 +9,7 @@ use crate::sizing::budget::{Budget, budget};
 use crate::sizing::harvester::{self, Settings, mutate};
 use crate::sizing::manifest::{self, Found};
 use crate::sizing::ratio::Ratio;
-use crate::sizing::version::{Harvester, KubeVirt};
+use crate::sizing::version::{Harvester, KubeVirt, Release};
 use crate::sizing::vm::Vm;
 use crate::sizing::{Error, fit, matrix};
 
@@ -193,6 +193,8 @@ fn size(args: &Args, (kubevirt, harvester): (KubeVirt, Option<Harvester>), found
                 ratio: ratio.filter(|_| harvester.has_ratio()),
                 reserved: reserved.or(found.reserved),
                 overcommit: args.overcommit,
+                pins_request: harvester.release >= Release(1, 4, 0),
+                host_devices_request: harvester.release >= Release(1, 3, 0),
                 hotplug: found.hotplug,
             };
             let mutated = mutate(&found.vm, settings)?;
