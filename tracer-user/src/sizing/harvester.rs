@@ -23,7 +23,7 @@ pub struct Settings {
     pub overcommit: u64,
     /// Dedicated CPUs get a request equal to the limit: since 1.4.
     pub pins_request: bool,
-    /// Host devices get a request equal to the guest memory: since 1.3.
+    /// Host devices get a request equal to the guest memory: since 1.2.2.
     pub host_devices_request: bool,
     /// CPU and memory hotplug: a guest size that the VM gives is kept.
     pub hotplug: bool,

@@ -194,7 +194,7 @@ fn size(args: &Args, (kubevirt, harvester): (KubeVirt, Option<Harvester>), found
                 reserved: reserved.or(found.reserved),
                 overcommit: args.overcommit,
                 pins_request: harvester.release >= Release(1, 4, 0),
-                host_devices_request: harvester.release >= Release(1, 3, 0),
+                host_devices_request: harvester.release >= Release(1, 2, 2),
                 hotplug: found.hotplug,
             };
             let mutated = mutate(&found.vm, settings)?;
