@@ -5,7 +5,9 @@ pub mod lab;
 pub mod memcg;
 pub mod program;
 pub mod recording;
+pub mod work;
 
 pub use lab::Scenario;
 pub use memcg::Memcg;
 pub use program::{Recorder, Run, headroom};
+pub use work::Worker;
