@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::HashMap;
 
-use tracer_common::{AccountKey, AccountTotals, COMM_LEN, FileKey, LossCounter};
+use tracer_common::{AccountKey, AccountTotals, COMM_LEN, FileKey, Kind, LossCounter};
 
 use super::accounts::Accounts;
 use super::kills::Kills;
@@ -18,6 +18,9 @@ use crate::recording::event::{Body, Event, FileCache, Footer, Header, Loss, Recl
 const WALK_SHARE: u64 = 100;
 /// Accounts are read at least this far apart: what has not filled a record shows after that.
 const WALK_NS: u64 = 100_000_000;
+/// Kinds whose charges are charges only. On the tracepoint backend page cache and kernel memory also count as charged
+/// what moves out of their named parts when those are given back.
+const PURE_KINDS: [u8; 2] = [Kind::Anon as u8, Kind::Shmem as u8];
 /// How often the kernel's own figures are sampled.
 const SAMPLE_NS: u64 = 1_000_000_000;
 /// How many files of page cache the footer names for each memcg.
@@ -283,7 +286,9 @@ impl<S: EventSink> Collector<S> {
                 memcg: key.memcg,
                 comm: totals.comm,
             };
-            if let Some(killed) = killed {
+            if let Some(killed) = killed
+                && PURE_KINDS.contains(&key.kind)
+            {
                 // What a thread had gathered without filling a record was charged before the kill; what is given back
                 // since is the victim's end.
                 self.charge(killed, key, &seen, totals.charged, 0)?;
