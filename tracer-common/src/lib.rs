@@ -17,7 +17,7 @@ pub use guest::{FileKey, GuestRange, GuestRanges, MAX_GUEST_RANGES};
 pub use kind::{Kind, Region};
 pub use offsets::{ABSENT, KernelOffsets};
 pub use record::{
-    COMM_LEN, ChargeRecord, ExecRecord, ExitRecord, OomRecord, ReclaimRecord, RecordKind, RenameRecord, VictimRecord,
+    COMM_LEN, ChargeRecord, ExecRecord, OomRecord, ReclaimRecord, RecordKind, ThreadRecord, VictimRecord,
 };
 pub use watch::{LossCounter, Watched};
 

@@ -17,9 +17,9 @@ pub enum RecordKind {
     Oom = 3,
     /// [`VictimRecord`]
     Victim = 4,
-    /// [`ExitRecord`]
+    /// [`ThreadRecord`] of a thread that exits
     Exit = 5,
-    /// [`RenameRecord`]
+    /// [`ThreadRecord`] of a thread that renamed itself
     Rename = 6,
     /// [`ExecRecord`]
     Exec = 7,
@@ -156,9 +156,9 @@ abi! {
 assert_layout!(VictimRecord, size 88, memcg at 16, oom_memcg at 40, invoker_tgid at 48, victim_comm at 72);
 
 abi! {
-    /// A thread that has accounts (or is the main thread of a process in a watched memcg) exits.
-    pub struct ExitRecord {
-        /// [`RecordKind::Exit`]
+    /// A thread that has accounts exits, or a thread in a watched memcg renames itself.
+    pub struct ThreadRecord {
+        /// [`RecordKind::Exit`] or [`RecordKind::Rename`]
         pub record: u32,
         /// Thread id.
         pub tid: u32,
@@ -170,32 +170,11 @@ abi! {
         pub tgid: u32,
         /// Zero.
         pub padding: u32,
-        /// Its name at the end.
+        /// Its name at the end, or its new one.
         pub comm: [u8; COMM_LEN],
     }
 }
-assert_layout!(ExitRecord, size 48, start_ns at 16, comm at 32);
-
-abi! {
-    /// A thread in a watched memcg renamed itself.
-    pub struct RenameRecord {
-        /// [`RecordKind::Rename`]
-        pub record: u32,
-        /// Thread id.
-        pub tid: u32,
-        /// CLOCK_BOOTTIME nanoseconds.
-        pub t: u64,
-        /// Start time of the thread, nanoseconds.
-        pub start_ns: u64,
-        /// Process id.
-        pub tgid: u32,
-        /// Zero.
-        pub padding: u32,
-        /// Its new name.
-        pub comm: [u8; COMM_LEN],
-    }
-}
-assert_layout!(RenameRecord, size 48, start_ns at 16, comm at 32);
+assert_layout!(ThreadRecord, size 48, start_ns at 16, comm at 32);
 
 abi! {
     /// A process in a watched memcg started a program: user space looks at it without waiting for its next poll.

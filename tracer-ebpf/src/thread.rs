@@ -5,7 +5,7 @@ use aya_ebpf::helpers::bpf_get_current_comm;
 use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
-use tracer_common::{COMM_LEN, ExecRecord, ExitRecord, LossCounter, RecordKind, RenameRecord};
+use tracer_common::{COMM_LEN, ExecRecord, LossCounter, RecordKind, ThreadRecord};
 
 use crate::account::watched;
 use crate::kernel::{Pointer, current_ids, current_memcg_id, current_start_ns, read};
@@ -26,19 +26,31 @@ fn exited() -> Option<()> {
     let _ = THREADS.remove(&tid);
     let _ = FAULTS.remove(&tid);
     let _ = RECLAIMS.remove(&tid);
-    let Some(mut entry) = RECORDS.reserve::<ExitRecord>(0) else {
+    emit(
+        RecordKind::Exit,
+        tid,
+        tgid,
+        start_ns,
+        bpf_get_current_comm().unwrap_or([0; COMM_LEN]),
+    )
+}
+
+#[inline(always)]
+fn emit(kind: RecordKind, tid: u32, tgid: u32, start_ns: u64, comm: [u8; COMM_LEN]) -> Option<()> {
+    let Some(mut entry) = RECORDS.reserve::<ThreadRecord>(0) else {
         count_loss(LossCounter::EventsDropped, 1);
         return None;
     };
-    entry.write(ExitRecord {
-        record: RecordKind::Exit as u32,
+    // SAFETY: the helper has no preconditions.
+    let t = unsafe { bpf_ktime_get_boot_ns() };
+    entry.write(ThreadRecord {
+        record: kind as u32,
         tid,
-        // SAFETY: the helper has no preconditions.
-        t: unsafe { bpf_ktime_get_boot_ns() },
+        t,
         start_ns,
         tgid,
         padding: 0,
-        comm: bpf_get_current_comm().unwrap_or([0; COMM_LEN]),
+        comm,
     });
     entry.submit(BPF_RB_NO_WAKEUP.into());
     Some(())
@@ -57,22 +69,13 @@ fn renamed(comm: Pointer) -> Option<()> {
     // only threads that have no account yet could be missed, and those are read from /proc.
     let (tid, tgid) = current_ids();
     watched(current_memcg_id()?)?;
-    let Some(mut entry) = RECORDS.reserve::<RenameRecord>(0) else {
-        count_loss(LossCounter::EventsDropped, 1);
-        return None;
-    };
-    entry.write(RenameRecord {
-        record: RecordKind::Rename as u32,
+    emit(
+        RecordKind::Rename,
         tid,
-        // SAFETY: the helper has no preconditions.
-        t: unsafe { bpf_ktime_get_boot_ns() },
-        start_ns: current_start_ns(),
         tgid,
-        padding: 0,
-        comm: read(comm, 0).unwrap_or([0; COMM_LEN]),
-    });
-    entry.submit(BPF_RB_NO_WAKEUP.into());
-    Some(())
+        current_start_ns(),
+        read(comm, 0).unwrap_or([0; COMM_LEN]),
+    )
 }
 
 // kernel: sched:sched_process_exec, tp_btf (struct task_struct *, pid_t, struct linux_binprm *) (all)

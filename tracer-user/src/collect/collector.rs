@@ -1,18 +1,18 @@
 //! The loop's body: what happens at each tick, in the order that keeps the recording exact.
 
-use std::cmp::Reverse;
 use std::collections::HashMap;
 
-use tracer_common::{AccountKey, AccountTotals, COMM_LEN, FileKey, Kind, LossCounter};
+use tracer_common::{AccountKey, AccountTotals, COMM_LEN, Kind, LossCounter};
 
 use super::accounts::Accounts;
+use super::files::top_files;
 use super::kills::Kills;
 use super::names::{Names, Pods, Seen, is_alive};
 use super::targets::{Scope, Targets};
 use crate::node::Node;
 use crate::node::kmsg::{KernelLog, last_oom_report};
-use crate::probe::{ProbeError, Record, Tracer, boot_ns, page_size};
-use crate::recording::event::{Body, Event, FileCache, Footer, Header, Loss, Reclaim};
+use crate::probe::{ProbeError, Record, Tracer, boot_ns};
+use crate::recording::event::{Body, Event, Footer, Header, Loss, Reclaim};
 
 /// Reading the map may take this share of the time between two readings: 1%.
 const WALK_SHARE: u64 = 100;
@@ -23,8 +23,6 @@ const WALK_NS: u64 = 100_000_000;
 const PURE_KINDS: [u8; 2] = [Kind::Anon as u8, Kind::Shmem as u8];
 /// How often the kernel's own figures are sampled.
 const SAMPLE_NS: u64 = 1_000_000_000;
-/// How many files of page cache the footer names for each memcg.
-const TOP_FILES: usize = 20;
 
 /// Where events go.
 pub trait EventSink {
@@ -156,7 +154,7 @@ impl<S: EventSink> Collector<S> {
         let footer = Footer {
             totals: self.accounts.totals(in_map),
             loss: self.loss,
-            files: self.top_files(),
+            files: top_files(&self.node, &self.tracer, &self.targets),
             ended: ended.to_owned(),
         };
         self.emit(boot_ns(), Body::Footer(footer))?;
@@ -398,39 +396,6 @@ impl<S: EventSink> Collector<S> {
                 Vec::new()
             }
         }
-    }
-
-    /// The files that brought the most page cache into each memcg, named as the pods' processes see them.
-    fn top_files(&self) -> Vec<FileCache> {
-        let mut by_memcg: HashMap<u64, Vec<(FileKey, u64)>> = HashMap::new();
-        for (memcg, file, pages) in self.tracer.file_pages() {
-            by_memcg
-                .entry(memcg)
-                .or_default()
-                .push((file, pages.saturating_mul(page_size())));
-        }
-        for files in by_memcg.values_mut() {
-            files.sort_by_key(|(file, bytes)| (Reverse(*bytes), file.inode));
-            files.truncate(TOP_FILES);
-        }
-        let wanted: Vec<FileKey> = by_memcg.values().flatten().map(|(file, _)| *file).collect();
-        let pids: Vec<u32> = self.targets.members().map(|(pid, ..)| pid).collect();
-        let paths = self.node.open_paths(&pids, &wanted);
-        let named = |memcg, (file, bytes): (FileKey, u64)| FileCache {
-            memcg,
-            // kernel: MAJOR() and MINOR(), include/linux/kdev_t.h
-            device: format!("{}:{}", file.device >> 20, file.device & 0xf_ffff),
-            inode: file.inode,
-            path: paths.get(&file).cloned(),
-            bytes,
-        };
-        let mut files: Vec<FileCache> = by_memcg
-            .into_iter()
-            .flat_map(|(memcg, files)| files.into_iter().map(move |file| (memcg, file)))
-            .map(|(memcg, file)| named(memcg, file))
-            .collect();
-        files.sort_by_key(|file| (file.memcg, Reverse(file.bytes)));
-        files
     }
 }
 

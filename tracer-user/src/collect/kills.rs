@@ -91,3 +91,82 @@ fn constraint(number: u32) -> String {
         .get(number as usize)
         .map_or_else(|| format!("constraint {number}"), |name| (*name).to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    fn victim(tgid: u32, memcg: u64) -> VictimRecord {
+        VictimRecord {
+            record: 4,
+            invoker_tid: 12,
+            t: 1_000,
+            memcg,
+            usage: 64,
+            limit: 64,
+            oom_memcg: memcg,
+            invoker_tgid: 10,
+            victim_tgid: tgid,
+            invoker_comm: *b"CPU 1/KVM\0\0\0\0\0\0\0",
+            victim_comm: *b"qemu-system-x86\0",
+        }
+    }
+
+    fn control(victim_tgid: u32) -> OomRecord {
+        OomRecord {
+            record: 3,
+            invoker_tid: 12,
+            t: 990,
+            oom_memcg: 77,
+            usage: 100,
+            limit: 100,
+            invoker_tgid: 10,
+            victim_tgid,
+            gfp_mask: 0xcc0,
+            order: 9,
+            constraint: 3,
+            padding: 0,
+            invoker_comm: [0; 16],
+            victim_comm: [0; 16],
+        }
+    }
+
+    fn one_kill(control: Option<OomRecord>, victim: &VictimRecord) -> Option<Oom> {
+        let mut kills = Kills::default();
+        if let Some(control) = control {
+            kills.control(control);
+        }
+        kills.victim(&Names::new(0), &Pods(&HashMap::from([(5, 0)])), victim);
+        assert!(
+            kills.ready(victim.t).is_empty(),
+            "the kernel is still printing its report"
+        );
+        let ready = kills.ready(victim.t + REPORT_DELAY_NS);
+        ready.into_iter().next().map(|event| match event.body {
+            Body::Oom(oom) => oom,
+            other => panic!("not a kill: {other:?}"),
+        })
+    }
+
+    #[test]
+    fn the_oom_control_says_which_limit_and_the_victim_which_process() {
+        let oom = one_kill(Some(control(10)), &victim(10, 5)).expect("a kill in a watched pod");
+        assert_eq!((oom.oom_memcg, oom.usage, oom.order), (77, 100, Some(9)));
+        assert_eq!(oom.constraint.as_deref(), Some("memcg"));
+        assert_eq!((oom.victim.pid, oom.victim.comm.as_str()), (10, "qemu-system-x86"));
+        assert_eq!((oom.invoker.tid, oom.invoker.comm.as_str()), (12, "CPU 1/KVM"));
+    }
+
+    #[test]
+    fn the_victim_alone_will_do_and_another_ones_control_is_not_taken() {
+        let oom = one_kill(Some(control(99)), &victim(10, 5)).expect("a kill in a watched pod");
+        assert_eq!((oom.oom_memcg, oom.usage, oom.gfp), (5, 64, None));
+    }
+
+    #[test]
+    fn kills_elsewhere_are_not_ours() {
+        assert_eq!(one_kill(None, &victim(10, 6)), None);
+    }
+}

@@ -5,6 +5,7 @@
 
 mod accounts;
 mod collector;
+mod files;
 mod kills;
 mod names;
 mod targets;

@@ -1,8 +1,7 @@
 //! Decoding of the ring buffer's records: a pure function from bytes.
 
 use tracer_common::{
-    ChargeRecord, ExecRecord, ExitRecord, Kind, OomRecord, ReclaimRecord, RecordKind, Region, RenameRecord,
-    VictimRecord,
+    ChargeRecord, ExecRecord, Kind, OomRecord, ReclaimRecord, RecordKind, Region, ThreadRecord, VictimRecord,
 };
 use zerocopy::FromBytes;
 
@@ -14,8 +13,8 @@ pub enum Record {
     Reclaim(ReclaimRecord),
     Oom(OomRecord),
     Victim(VictimRecord),
-    Exit(ExitRecord),
-    Rename(RenameRecord),
+    Exit(ThreadRecord),
+    Rename(ThreadRecord),
     Exec(ExecRecord),
 }
 
