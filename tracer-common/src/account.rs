@@ -2,6 +2,9 @@
 
 use crate::{COMM_LEN, abi, assert_layout};
 
+/// Thread id of a memcg's overflow account: no thread has it (the idle tasks have 0, and free what interrupts free).
+pub const OVERFLOW_TID: u32 = u32::MAX;
+
 abi! {
     /// Whose account: one (memcg, thread), split by kind and region.
     ///
@@ -13,7 +16,7 @@ abi! {
         pub memcg: u64,
         /// `task_struct.start_boottime` of the thread, nanoseconds; 0 in a memcg's overflow account.
         pub start_ns: u64,
-        /// Thread id in the initial pid namespace; 0 in a memcg's overflow account.
+        /// Thread id in the initial pid namespace; [`OVERFLOW_TID`] in a memcg's overflow account.
         pub tid: u32,
         /// [`Kind`](crate::Kind) as a number.
         pub kind: u8,

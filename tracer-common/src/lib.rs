@@ -12,7 +12,7 @@ mod offsets;
 mod record;
 mod watch;
 
-pub use account::{AccountKey, AccountTotals};
+pub use account::{AccountKey, AccountTotals, OVERFLOW_TID};
 pub use guest::{FileKey, GuestRange, GuestRanges, MAX_GUEST_RANGES};
 pub use kind::{Kind, Region};
 pub use offsets::{ABSENT, KernelOffsets};

@@ -6,7 +6,7 @@ use aya_ebpf::bindings::{BPF_NOEXIST, BPF_RB_NO_WAKEUP};
 use aya_ebpf::helpers::bpf_get_current_comm;
 use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 use tracer_common::{
-    AccountKey, AccountTotals, COMM_LEN, ChargeRecord, Kind, LossCounter, RecordKind, Region, Watched,
+    AccountKey, AccountTotals, COMM_LEN, ChargeRecord, Kind, LossCounter, OVERFLOW_TID, RecordKind, Region, Watched,
 };
 
 use crate::kernel::{current_ids, current_start_ns};
@@ -105,7 +105,7 @@ fn open(key: &AccountKey, tgid: u32) -> Option<*mut AccountTotals> {
     count_loss(LossCounter::AccountsFull, 1);
     let overflow = AccountKey {
         start_ns: 0,
-        tid: 0,
+        tid: OVERFLOW_TID,
         ..*key
     };
     ACCOUNTS.get_ptr_mut(&overflow)

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use tracer_common::{AccountKey, AccountTotals, COMM_LEN, Kind, LossCounter};
+use tracer_common::{AccountKey, AccountTotals, COMM_LEN, Kind, LossCounter, OVERFLOW_TID};
 
 use super::accounts::Accounts;
 use super::files::top_files;
@@ -260,7 +260,7 @@ impl<S: EventSink> Collector<S> {
         let Some(charge) = self.accounts.update(key, charged, uncharged) else {
             return Ok(());
         };
-        if key.tid != 0 {
+        if key.tid != OVERFLOW_TID {
             self.name(t, seen)?;
         }
         self.emit(t, Body::Charge(charge))

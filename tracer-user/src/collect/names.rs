@@ -74,7 +74,7 @@ impl Names {
                 return;
             }
         }
-        let found = node.process(pid);
+        let found = if pid == 0 { Some(idle_task()) } else { node.process(pid) };
         let guessed = found.is_none();
         let process = found.unwrap_or_else(|| NodeProcess {
             pid,
@@ -132,6 +132,16 @@ impl Names {
     pub fn role(&self, tid: u32, tgid: u32, comm: &str) -> Option<crate::role::Role> {
         let known = self.processes.get(&tgid)?;
         Some(thread_role(&known.process, tid, comm))
+    }
+}
+
+/// The idle tasks, which /proc does not show. What interrupts free on an idle CPU is freed in their name.
+fn idle_task() -> NodeProcess {
+    NodeProcess {
+        comm: "swapper".to_owned(),
+        name: "swapper".to_owned(),
+        kernel: true,
+        ..NodeProcess::default()
     }
 }
 

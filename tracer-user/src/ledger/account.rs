@@ -7,7 +7,7 @@ use tracer_common::{Kind, Region};
 /// Identity of a thread: ids are reused, start times are not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ThreadKey {
-    /// Thread id; 0 for a memcg's overflow account.
+    /// Thread id; [`OVERFLOW_TID`](tracer_common::OVERFLOW_TID) for a memcg's overflow account.
     pub tid: u32,
     /// Start time, nanoseconds since boot.
     pub start_ns: u64,

@@ -13,7 +13,7 @@ mod series;
 
 use std::collections::{BTreeMap, HashMap};
 
-use tracer_common::{Kind, Region};
+use tracer_common::{Kind, OVERFLOW_TID, Region};
 
 pub use account::{Account, Cells, Flow, ThreadKey};
 pub use culprit::{Culprit, Entity, culprit};
@@ -178,7 +178,7 @@ impl Ledger {
     /// Who a thread belongs to when blame is given: its role within QEMU, or its process as a whole.
     #[must_use]
     pub fn entity(&self, key: ThreadKey) -> Entity {
-        if key.tid == 0 {
+        if key.tid == OVERFLOW_TID {
             return Entity::overflow();
         }
         entity_of(self.threads.get(&key), &self.processes)

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use aya::maps::MapError;
 use tracer_common::{
-    AccountKey, AccountTotals, FileKey, GuestRange, GuestRanges, Kind, LossCounter, MAX_GUEST_RANGES, Region, Watched,
+    AccountKey, AccountTotals, FileKey, GuestRange, GuestRanges, Kind, LossCounter, MAX_GUEST_RANGES, OVERFLOW_TID,
+    Region, Watched,
 };
 
 use super::record::{Record, decode};
@@ -41,7 +42,7 @@ impl Tracer {
         let key = AccountKey {
             memcg,
             start_ns: 0,
-            tid: 0,
+            tid: OVERFLOW_TID,
             kind: kind as u8,
             region: region as u8,
             padding: 0,

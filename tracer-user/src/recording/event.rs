@@ -164,7 +164,7 @@ pub struct Thread {
 pub struct Charge {
     /// cgroup id.
     pub memcg: u64,
-    /// Thread id; 0 for the memcg's overflow account.
+    /// Thread id; 4294967295 for the memcg's overflow account.
     pub tid: u32,
     /// Start time of the thread; 0 for the overflow account.
     pub start_ns: u64,
