@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 
 pub mod doctor;
 pub mod exit;
+pub mod explain;
 pub mod lab;
 pub mod output;
 pub mod pods;
@@ -27,6 +28,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Doctor(doctor::Args),
+    Explain(explain::Args),
     Lab(lab::Args),
     Pods(pods::Args),
     Record(record::Args),
@@ -48,6 +50,7 @@ pub fn main() -> ExitCode {
 fn run(cli: &Cli) -> anyhow::Result<()> {
     match &cli.command {
         Command::Doctor(args) => doctor::run(args),
+        Command::Explain(args) => explain::run(args),
         Command::Lab(args) => lab::run(args),
         Command::Pods(args) => pods::run(args),
         Command::Record(args) => record::run(args),

@@ -7,6 +7,7 @@
 //!
 //! A line inside a report that says nothing known is kept in [`Report::unparsed`] and counted, not dropped.
 
+pub mod explain;
 pub mod fact;
 pub mod frame;
 mod level;
