@@ -110,6 +110,16 @@ fn facts(report: &Report, header: &Header, t: u64, kill: &Oom, result: &mut Comp
         kill.order.map(|order| order.to_string()),
     );
     equal(
+        "gfp_mask",
+        invoker.and_then(|invoker| invoker.gfp_mask.clone()),
+        kill.gfp.map(|gfp| format!("{gfp:#x}")),
+    );
+    let constraint = report.selection.as_ref().and_then(|selection| {
+        let name = selection.constraint.strip_prefix("CONSTRAINT_")?;
+        Some(name.to_lowercase())
+    });
+    equal("the constraint", constraint, kill.constraint.clone());
+    equal(
         "the limit",
         report
             .memory

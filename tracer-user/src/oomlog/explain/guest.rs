@@ -50,7 +50,7 @@ impl Sure {
     }
 }
 
-/// QEMU may hold this much beside guest RAM before its size speaks against a guess.
+/// QEMU may hold this much beside guest RAM, or an eighth of it, before its size speaks against a guess.
 const QEMU_SLACK: u64 = GIB;
 
 pub(super) fn qemu(report: &Report) -> Option<&Task> {
@@ -81,7 +81,7 @@ pub(super) fn guest_ram(report: &Report, hit: Option<&LimitHit>, given: Option<u
     }
     let resident = qemu.rss.saturating_mul(report.page_size());
     // The guest may not have touched all of its RAM, but hardly runs in half of it when memory is short.
-    let agrees = |size: u64| resident >= size / 2 && resident <= size.saturating_add(QEMU_SLACK);
+    let agrees = |size: u64| resident >= size / 2 && resident <= size.saturating_add(QEMU_SLACK.min(size / 8));
     if let Some(fit) = fit(limit, Known::default()).into_iter().find(|fit| agrees(fit.memory)) {
         return exact(&fit, resident);
     }

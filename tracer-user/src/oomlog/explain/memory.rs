@@ -63,7 +63,7 @@ pub struct TaskUse {
 }
 
 impl TaskUse {
-    /// Resident memory of a helper beyond what KubeVirt budgets for it.
+    /// Resident memory of a process other than QEMU's beyond what KubeVirt budgets for it.
     #[must_use]
     pub fn over(&self) -> Option<u64> {
         let over = self.rss.checked_sub(self.budget?)?;
@@ -123,14 +123,16 @@ pub(super) fn overhead(report: &Report, guest: &GuestRam) -> Option<Overhead> {
 }
 
 /// What KubeVirt budgets for a process. kubevirt: pkg/virt-controller/services/template.go, by release in
-/// [`crate::sizing::version::CONSTANTS`]; the newest release's.
-fn budget(comm: &str, guest: Option<u64>) -> Option<u64> {
+/// [`crate::sizing::version::CONSTANTS`]; the newest release's. It budgets nothing for what it did not start itself.
+fn budget(comm: &str, guest: Option<u64>, in_pod: bool) -> Option<u64> {
     let constants = KubeVirt::NEWEST.constants();
     if role::is_qemu(comm) {
         return guest?.checked_add(constants.qemu * MIB);
     }
-    let Role::Helper(name) = role::of_process(comm) else {
-        return None;
+    let name = match role::of_process(comm) {
+        Role::Helper(name) => name,
+        Role::Other(_) if in_pod => return Some(0),
+        _ => return None,
     };
     let mib = match name.as_str() {
         "virt-launcher-monitor" => constants.monitor,
@@ -142,7 +144,7 @@ fn budget(comm: &str, guest: Option<u64>) -> Option<u64> {
     Some(mib * MIB)
 }
 
-pub(super) fn tasks(report: &Report, guest: &GuestRam) -> Vec<TaskUse> {
+pub(super) fn tasks(report: &Report, guest: &GuestRam, in_pod: bool) -> Vec<TaskUse> {
     let page_size = report.page_size();
     let mut tasks: Vec<TaskUse> = report
         .tasks
@@ -155,7 +157,7 @@ pub(super) fn tasks(report: &Report, guest: &GuestRam) -> Vec<TaskUse> {
             swap: task.swapents.saturating_mul(page_size),
             page_tables: task.pgtables,
             oom_score_adj: task.oom_score_adj,
-            budget: budget(&task.comm, guest.size),
+            budget: budget(&task.comm, guest.size, in_pod),
         })
         .collect();
     tasks.sort_by_key(|task| (Reverse(task.rss), task.pid));

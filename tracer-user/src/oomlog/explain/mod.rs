@@ -94,6 +94,7 @@ pub fn explain(report: &Report, guest: Option<u64>) -> Explanation {
     let limit = limit_hit(report);
     let guest_ram = guest::guest_ram(report, limit.as_ref(), guest);
     let memory = memory::memory(report);
+    let in_pod = limit.as_ref().is_some_and(LimitHit::is_of_one_pod);
     let mut explanation = Explanation {
         verdict: Vec::new(),
         at: report.stamp.clone(),
@@ -105,7 +106,7 @@ pub fn explain(report: &Report, guest: Option<u64>) -> Explanation {
         killed: killed(report),
         group: report.group.is_some(),
         overhead: memory::overhead(report, &guest_ram),
-        tasks: memory::tasks(report, &guest_ram),
+        tasks: memory::tasks(report, &guest_ram, in_pod),
         lines: report.lines,
         unparsed: report.unparsed.clone(),
         limit,
@@ -153,6 +154,12 @@ fn killed(report: &Report) -> Vec<u32> {
 }
 
 impl LimitHit {
+    /// Whether all that it limits belongs to one pod.
+    fn is_of_one_pod(&self) -> bool {
+        let kind = self.level.as_ref().map(|level| level.kind);
+        matches!(kind, Some(LevelKind::Container | LevelKind::Pod))
+    }
+
     /// Whose limit it is, for people.
     #[must_use]
     pub fn whose(&self) -> &'static str {

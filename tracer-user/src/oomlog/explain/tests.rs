@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 use crate::oomlog::parse;
 use crate::recording::event::{Header, Oom, OomTask};
@@ -74,6 +76,43 @@ fn the_victim_is_told_from_the_largest() {
 }
 
 #[test]
+fn a_process_that_nothing_is_budgeted_for_is_named() {
+    let mut report = fixture("v2-6.1-vcpu.kmsg").remove(0);
+    let mut holder = report.tasks[0].clone();
+    holder.comm = "memhold".to_owned();
+    holder.pid = 4000;
+    holder.rss = 9000;
+    report.tasks.push(holder);
+    let verdict = explain(&report, None).verdict;
+    assert_eq!(
+        verdict[1],
+        "memhold held 35.2 MiB, and KubeVirt budgets nothing for it."
+    );
+}
+
+#[test]
+fn no_size_of_guest_ram_is_guessed_that_qemu_outgrew() {
+    let mut report = fixture("v2-6.1-vcpu.kmsg").remove(0);
+    let counter = |mib: u64| Counter {
+        usage: mib << 20,
+        limit: Some(mib << 20),
+        failcnt: 0,
+    };
+    report.memory = Some(counter(688));
+    let with_qemu = |report: &mut Report, mib: u64| {
+        for task in &mut report.tasks {
+            if role::is_qemu(&task.comm) {
+                task.rss = mib << 8;
+            }
+        }
+        explain(report, None).guest_ram
+    };
+    assert_eq!(with_qemu(&mut report, 442).sure, Sure::Unknown);
+    let guest = with_qemu(&mut report, 270);
+    assert_eq!((guest.size, guest.sure), (Some(256 << 20), Sure::Possible));
+}
+
+#[test]
 fn hostile_names_are_escaped() {
     let mut report = fixture("harvester-2-vcpu.log").remove(0);
     for task in &mut report.tasks {
@@ -95,6 +134,8 @@ fn recorded() -> (Header, Oom) {
         usage: 65_536 << 10,
         limit: 65_536 << 10,
         order: Some(0),
+        gfp: Some(0xcc0),
+        constraint: Some("memcg".to_owned()),
         invoker: OomTask {
             tid: 119,
             comm: "worker".to_owned(),
@@ -118,7 +159,7 @@ fn a_recording_that_agrees() {
     let result = compare(&reports, &header, &[(6_844_000_000, kill)]);
     assert_eq!(
         (result.matched, result.compared, result.disagreements),
-        (1, 7, Vec::new())
+        (1, 9, Vec::new())
     );
 }
 
@@ -134,4 +175,29 @@ fn every_disagreement_is_listed() {
     assert_eq!(result.disagreements.len(), 4, "{result:?}");
     let none = compare(&reports, &header, &[]);
     assert_eq!((none.matched, none.disagreements.len()), (0, 1));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn any_numbers_are_survived(
+        usage in any::<u64>(),
+        limit in any::<Option<u64>>(),
+        kmem in any::<u64>(),
+        guest in any::<Option<u64>>(),
+        rows in prop::collection::vec((any::<u64>(), any::<u64>(), any::<u64>(), any::<i64>()), 6),
+    ) {
+        let mut report = fixture("harvester-2-vcpu.log").remove(0);
+        report.memory = Some(Counter { usage, limit, failcnt: u64::MAX });
+        report.kmem = Some(Counter { usage: kmem, limit: None, failcnt: 0 });
+        for (task, (rss, swapents, pgtables, adj)) in report.tasks.iter_mut().zip(rows) {
+            (task.rss, task.swapents, task.pgtables, task.oom_score_adj) = (rss, swapents, pgtables, adj);
+        }
+        let explained = explain(&report, guest);
+        let mut out = Vec::new();
+        render(&explained, &mut out).expect("memory takes all");
+        prop_assert!(!out.is_empty());
+        prop_assert_eq!(explained.guest_ram.sure == Sure::Given, guest.is_some());
+    }
 }

@@ -51,7 +51,7 @@ fn aside(victim: &Victim) -> &'static str {
     }
 }
 
-/// What one snapshot can show: kernel memory or a helper beyond what was planned for, the larger first.
+/// What one snapshot can show: kernel memory or a process beyond what was planned for, the larger first.
 fn what_stands_out(explanation: &Explanation) -> Option<String> {
     let kernel = explanation.memory.kernel.unwrap_or(0);
     let breaks_budget = explanation
@@ -97,6 +97,13 @@ fn what_stands_out(explanation: &Explanation) -> Option<String> {
 }
 
 fn helper(task: &TaskUse, over: u64) -> String {
+    if task.budget == Some(0) {
+        return format!(
+            "{} held {}, and KubeVirt budgets nothing for it.",
+            task.comm,
+            Bytes(task.rss)
+        );
+    }
     format!(
         "{} held {}, {} more than KubeVirt budgets for it.",
         task.comm,
