@@ -108,14 +108,14 @@ fn write_text(
     if comparison.disagreements.is_empty() {
         return writeln!(
             out,
-            "\nThe recording agrees: {} kills, {} facts compared.",
-            comparison.matched, comparison.compared
+            "\nThe recording agrees: {} facts compared, kills in both: {}.",
+            comparison.compared, comparison.matched
         );
     }
     writeln!(
         out,
-        "\nThe recording disagrees ({} kills, {} facts compared):",
-        comparison.matched, comparison.compared
+        "\nThe recording disagrees ({} facts compared, kills in both: {}):",
+        comparison.compared, comparison.matched
     )?;
     for line in &comparison.disagreements {
         writeln!(out, "  {}", escape::terminal(line))?;

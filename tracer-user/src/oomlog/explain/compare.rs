@@ -44,13 +44,13 @@ pub fn compare(reports: &[Report], header: &Header, kills: &[(u64, Oom)]) -> Com
         }
     }
     let killed = |pid| {
+        let named = |report: &Report| report.victim().is_some_and(|(victim, _)| victim == pid);
         reports
             .iter()
-            .flat_map(|report| &report.kills)
-            .any(|kill| kill.pid == pid)
+            .any(|report| named(report) || report.kills.iter().any(|kill| kill.pid == pid))
     };
     for ((_, kill), used) in kills.iter().zip(used) {
-        // memory.oom.group: one report, several kills.
+        // One report may stand for several: memory.oom.group kills all, and a victim's dying threads are marked too.
         if !used && !killed(kill.victim.pid) {
             result.disagreements.push(format!(
                 "the recording has a kill of {} (pid {}), the log has none",
