@@ -28,6 +28,8 @@ enum Command {
     Vm(cli::vm::Vm),
     /// Reproduce the OOM kill of a VM pod and show who ate the headroom.
     Lab(cli::lab::Lab),
+    /// Write the README's accuracy table from real runs. Needs root.
+    Accuracy(cli::accuracy::Accuracy),
 }
 
 fn main() -> ExitCode {
@@ -49,6 +51,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Test(test) => test.run()?,
         Command::Vm(vm) => return vm.run(),
         Command::Lab(lab) => return lab.run(),
+        Command::Accuracy(accuracy) => accuracy.run()?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,5 +1,6 @@
 //! One file per command: its arguments and its `run`.
 
+pub mod accuracy;
 pub mod lab;
 pub mod setup;
 pub mod test;
