@@ -99,9 +99,20 @@ impl Recorder {
     /// # Errors
     /// When it ends or takes too long before that.
     pub fn start(target: &str, file: impl Into<PathBuf>, options: &[&str]) -> Result<Self> {
-        let file = file.into();
+        Self::attach(&[target], file.into(), options)
+    }
+
+    /// Records every VM pod of the node, otherwise as [`Recorder::start`].
+    ///
+    /// # Errors
+    /// When it ends or takes too long before that.
+    pub fn everything(file: impl Into<PathBuf>, options: &[&str]) -> Result<Self> {
+        Self::attach(&[], file.into(), options)
+    }
+
+    fn attach(targets: &[&str], file: PathBuf, options: &[&str]) -> Result<Self> {
         let mut command = headroom()?;
-        command.args(["record", target, "-o"]).arg(&file).args(options);
+        command.arg("record").args(targets).arg("-o").arg(&file).args(options);
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
         let stderr = child.stderr.take().context("standard error is piped")?;
         let (sender, lines) = channel();

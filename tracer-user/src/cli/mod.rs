@@ -4,10 +4,12 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+pub mod completions;
 pub mod doctor;
 pub mod exit;
 pub mod explain;
 pub mod lab;
+pub mod man;
 pub mod output;
 pub mod pods;
 pub mod protect;
@@ -27,9 +29,11 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Completions(completions::Args),
     Doctor(doctor::Args),
     Explain(explain::Args),
     Lab(lab::Args),
+    Man(man::Args),
     Pods(pods::Args),
     Record(record::Args),
     Size(Box<size::Args>),
@@ -49,9 +53,14 @@ pub fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> anyhow::Result<()> {
     match &cli.command {
+        Command::Completions(args) => {
+            completions::run(args);
+            Ok(())
+        }
         Command::Doctor(args) => doctor::run(args),
         Command::Explain(args) => explain::run(args),
         Command::Lab(args) => lab::run(args),
+        Command::Man(args) => man::run(args),
         Command::Pods(args) => pods::run(args),
         Command::Record(args) => record::run(args),
         Command::Size(args) => size::run(args),

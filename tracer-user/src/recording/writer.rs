@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use bytes::{BufMut as _, BytesMut};
 use zstd::bulk::Compressor;
 
 use super::event::{Body, Event};
@@ -106,7 +107,7 @@ pub struct Writer<S: Sink> {
     sink: S,
     path: PathBuf,
     compressor: Compressor<'static>,
-    lines: Vec<u8>,
+    lines: BytesMut,
     opened_ns: Option<u64>,
     failed: bool,
 }
@@ -164,7 +165,7 @@ impl<S: Sink> Writer<S> {
                 sink,
                 path,
                 compressor,
-                lines: Vec::new(),
+                lines: BytesMut::with_capacity(FRAME_BYTES),
                 opened_ns: None,
                 failed: false,
             }),
@@ -180,8 +181,8 @@ impl<S: Sink> Writer<S> {
     pub fn push(&mut self, event: &Event) -> Result<(), WriteError> {
         self.tick(event.t)?;
         self.opened_ns.get_or_insert(event.t);
-        serde_json::to_writer(&mut self.lines, event).map_err(|error| self.failure(error.into()))?;
-        self.lines.push(b'\n');
+        serde_json::to_writer((&mut self.lines).writer(), event).map_err(|error| self.failure(error.into()))?;
+        self.lines.put_u8(b'\n');
         match event.body {
             Body::Oom(_) => {
                 self.close_frame()?;

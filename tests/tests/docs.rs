@@ -1,0 +1,158 @@
+//! What the documents say is so.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+use clap::{CommandFactory as _, Parser as _};
+use headroom::cli::Cli;
+use headroom::cli::exit::Status;
+use xtask::{build, paths};
+
+/// Commands of the documents that are run as they stand: they need no VM and end by themselves.
+const RUN: [&str; 3] = ["doctor", "pods", "size"];
+
+fn documents() -> Result<Vec<(PathBuf, String)>> {
+    let root = paths::workspace();
+    let mut found = Vec::new();
+    for folder in [root.to_owned(), root.join("docs")] {
+        for entry in fs::read_dir(&folder).with_context(|| format!("{}", folder.display()))? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "md") {
+                let text = fs::read_to_string(&path)?;
+                found.push((path, text));
+            }
+        }
+    }
+    ensure!(found.len() >= 5, "where are the documents? {found:?}");
+    Ok(found)
+}
+
+/// Lines of the shell blocks that call headroom.
+fn commands(text: &str) -> Vec<Vec<String>> {
+    let mut commands = Vec::new();
+    let mut shell = false;
+    for line in text.lines() {
+        if let Some(language) = line.strip_prefix("```") {
+            shell = matches!(language, "sh" | "console");
+        } else if shell {
+            let line = line.trim_start_matches("$ ").split(" #").next().unwrap_or("");
+            let line = line.split(['|', '>']).next().unwrap_or("").trim();
+            if line.starts_with("headroom ") {
+                commands.push(line.split_whitespace().map(str::to_owned).collect());
+            }
+        }
+    }
+    commands
+}
+
+#[test]
+fn every_command_shown_is_understood() -> Result<()> {
+    let mut count = 0;
+    for (path, text) in documents()? {
+        for words in commands(&text) {
+            count += 1;
+            Cli::try_parse_from(&words).with_context(|| format!("{}: {}", path.display(), words.join(" ")))?;
+        }
+    }
+    ensure!(count >= 8, "only {count} commands found");
+    Ok(())
+}
+
+#[test]
+fn commands_that_end_by_themselves_run_as_shown() -> Result<()> {
+    let headroom = build::binaries()?.headroom();
+    let mut count = 0;
+    for (path, text) in documents()? {
+        for words in commands(&text) {
+            let reads_a_file = words.iter().any(|word| word == "--manifest");
+            if !RUN.contains(&words[1].as_str()) || reads_a_file {
+                continue;
+            }
+            count += 1;
+            let output = Command::new(&headroom).args(&words[1..]).output()?;
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            ensure!(
+                output.status.success(),
+                "{}: {}: {said}",
+                path.display(),
+                words.join(" ")
+            );
+            ensure!(
+                !output.stdout.is_empty() || words[1] == "pods",
+                "{} prints nothing",
+                words.join(" ")
+            );
+        }
+    }
+    ensure!(count >= 4, "only {count} commands run");
+    Ok(())
+}
+
+#[test]
+fn every_command_has_an_example_in_its_help() {
+    let cli = Cli::command();
+    for command in cli.get_subcommands().filter(|command| !command.is_hide_set()) {
+        let help = command
+            .get_after_help()
+            .or(command.get_after_long_help())
+            .map(ToString::to_string);
+        let help = help.unwrap_or_default();
+        assert!(
+            help.contains(&format!("headroom {}", command.get_name())),
+            "{}: {help}",
+            command.get_name()
+        );
+    }
+}
+
+#[test]
+fn links_lead_somewhere() -> Result<()> {
+    for (path, text) in documents()? {
+        let folder = path.parent().unwrap_or(Path::new("."));
+        for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let file = target.split('#').next().unwrap_or("");
+            let outside = file.is_empty() || file.contains("://");
+            ensure!(outside || folder.join(file).exists(), "{}: {target}", path.display());
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn the_readme_lists_every_exit_status() -> Result<()> {
+    let readme = fs::read_to_string(paths::workspace().join("README.md"))?;
+    let listed: Vec<u8> = readme
+        .lines()
+        .filter_map(|line| line.strip_prefix("| ")?.split(" |").next()?.parse().ok())
+        .collect();
+    let statuses = [
+        Status::Failed,
+        Status::Usage,
+        Status::Unsupported,
+        Status::NotFound,
+        Status::Damaged,
+    ];
+    let expected: Vec<u8> = std::iter::once(0).chain(statuses.map(|status| status as u8)).collect();
+    ensure!(listed == expected, "{listed:?} is not {expected:?}");
+    Ok(())
+}
+
+#[test]
+fn the_accuracy_table_holds_every_scenario_and_none_that_differs() -> Result<()> {
+    let readme = fs::read_to_string(paths::workspace().join("README.md"))?;
+    let rows: Vec<&str> = readme.lines().filter(|line| line.starts_with("| `")).collect();
+    for scenario in headroom_tests::lab::SCENARIOS {
+        for backend in ["tracepoint", "fentry"] {
+            let row = rows
+                .iter()
+                .find(|row| row.contains(&format!("`{scenario}`")) && row.contains(backend));
+            let row = row.with_context(|| format!("no row of {scenario} by {backend}: run `cargo xtask accuracy`"))?;
+            let checks = row.trim_end_matches(" |").rsplit("| ").next().unwrap_or("");
+            let (held, all) = checks.split_once(" of ").context("a row ends with its checks")?;
+            ensure!(held == all, "{row}");
+        }
+    }
+    Ok(())
+}
