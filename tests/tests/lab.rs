@@ -15,7 +15,7 @@ fn play(name: &str, options: &[&str]) -> Result<Scenario> {
 fn a_helper_that_holds_memory_is_to_blame_for_the_kill() -> Result<()> {
     let scenario = play("memhold", &[])?;
     let pod = scenario.pod()?;
-    assert_eq!(pod["culprit"]["process"], "virtqemud", "{pod}");
+    assert_eq!(pod["culprit"]["process"], "memhold", "{pod}");
     assert_eq!(pod["culprit"]["kind"], "anon", "{pod}");
     Ok(())
 }

@@ -11,6 +11,8 @@ use headroom_tests::{Memcg, Recorder, Worker};
 use xtask::vm::Vm;
 
 const STORM: &str = env!("CARGO_BIN_EXE_storm");
+/// Tells the test in the VM where the program is there: the folder of the build is hidden by the VM's own /tmp.
+const ELSEWHERE: &str = "HEADROOM_TEST_STORM";
 const PAGE: u64 = 4096;
 /// What a CPU may hold charged in advance. kernel: mm/memcontrol.c MEMCG_CHARGE_BATCH
 const BATCH: u64 = 64 * PAGE;
@@ -19,7 +21,7 @@ const BATCH: u64 = 64 * PAGE;
 fn storm() -> Result<u64> {
     let group = Memcg::create()?;
     let folder = tempfile::tempdir()?;
-    let mut worker = Worker::start(STORM, &group, "storm 8 4")?;
+    let mut worker = Worker::start(env::var_os(ELSEWHERE).unwrap_or(STORM.into()), &group, "storm 8 4")?;
     let mut recorder = Recorder::start(
         &group.target(),
         folder.path().join("storm.jsonl.zst"),
@@ -94,7 +96,8 @@ fn a_storm_counted_by_function_probes_loses_nothing() -> Result<()> {
     let run = Vm::new("storm")
         .kernel("6.12")
         .file(test, "/bin/test")
-        .file(STORM, STORM)
+        .file(STORM, "/bin/storm")
+        .env(ELSEWHERE, "/bin/storm")
         .env("HEADROOM_BINARIES", "/bin")
         .command(["/bin/test", "--exact", "a_storm_in_the_vm", "--ignored", "--nocapture"])
         .boot()?;
