@@ -29,8 +29,8 @@ fn documents() -> Result<Vec<(PathBuf, String)>> {
     Ok(found)
 }
 
-/// Lines of the shell blocks that call headroom.
-fn commands(text: &str) -> Vec<Vec<String>> {
+/// Lines of the shell blocks that begin with `program`.
+fn commands(text: &str, program: &str) -> Vec<Vec<String>> {
     let mut commands = Vec::new();
     let mut shell = false;
     for line in text.lines() {
@@ -39,7 +39,7 @@ fn commands(text: &str) -> Vec<Vec<String>> {
         } else if shell {
             let line = line.trim_start_matches("$ ").split(" #").next().unwrap_or("");
             let line = line.split(['|', '>']).next().unwrap_or("").trim();
-            if line.starts_with("headroom ") {
+            if line.starts_with(&format!("{program} ")) {
                 commands.push(line.split_whitespace().map(str::to_owned).collect());
             }
         }
@@ -51,7 +51,7 @@ fn commands(text: &str) -> Vec<Vec<String>> {
 fn every_command_shown_is_understood() -> Result<()> {
     let mut count = 0;
     for (path, text) in documents()? {
-        for words in commands(&text) {
+        for words in commands(&text, "headroom") {
             count += 1;
             Cli::try_parse_from(&words).with_context(|| format!("{}: {}", path.display(), words.join(" ")))?;
         }
@@ -61,11 +61,52 @@ fn every_command_shown_is_understood() -> Result<()> {
 }
 
 #[test]
+fn every_xtask_command_shown_is_understood() -> Result<()> {
+    let mut count = 0;
+    for (path, text) in documents()? {
+        for words in commands(&text, "cargo xtask") {
+            count += 1;
+            // What follows `--` is for another program; `--help` there would start it.
+            let own = words.iter().skip(1).take_while(|word| *word != "--");
+            let output = Command::new(env!("CARGO"))
+                .args(own)
+                .arg("--help")
+                .current_dir(paths::workspace())
+                .output()?;
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            ensure!(
+                output.status.success(),
+                "{}: {}: {said}",
+                path.display(),
+                words.join(" ")
+            );
+        }
+    }
+    ensure!(count >= 6, "only {count} commands found");
+    Ok(())
+}
+
+#[test]
+fn every_fence_stands_on_its_own_line() -> Result<()> {
+    for (path, text) in documents()? {
+        let mut open = false;
+        for line in text.lines().filter(|line| line.contains("```")) {
+            let info = line.strip_prefix("```");
+            let closes = info.is_some_and(str::is_empty);
+            ensure!(info.is_some() && (!open || closes), "{}: {line}", path.display());
+            open = !open;
+        }
+        ensure!(!open, "{}: a fence is never closed", path.display());
+    }
+    Ok(())
+}
+
+#[test]
 fn commands_that_end_by_themselves_run_as_shown() -> Result<()> {
     let headroom = build::binaries()?.headroom();
     let mut count = 0;
     for (path, text) in documents()? {
-        for words in commands(&text) {
+        for words in commands(&text, "headroom") {
             let reads_a_file = words.iter().any(|word| word == "--manifest");
             if !RUN.contains(&words[1].as_str()) || reads_a_file {
                 continue;

@@ -29,10 +29,12 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    #[command(hide = true)]
     Completions(completions::Args),
     Doctor(doctor::Args),
     Explain(explain::Args),
     Lab(lab::Args),
+    #[command(hide = true)]
     Man(man::Args),
     Pods(pods::Args),
     Record(record::Args),
