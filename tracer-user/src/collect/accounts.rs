@@ -44,6 +44,12 @@ impl Accounts {
         })
     }
 
+    /// How many bytes of these charges were not seen before.
+    #[must_use]
+    pub fn new_charges(&self, key: &AccountKey, charged: u64) -> u64 {
+        charged.saturating_sub(self.seen.get(key).map_or(0, |seen| seen.charged))
+    }
+
     /// The account was removed from the map with these totals.
     pub fn retire(&mut self, key: &AccountKey, charged: u64, uncharged: u64) {
         self.seen.remove(key);

@@ -60,6 +60,7 @@ pub struct Collector<S> {
     next_walk_ns: u64,
     last_walk_ns: u64,
     killed_ns: Option<u64>,
+    granularity: u64,
     kernel_log: Option<KernelLog>,
     /// What happened after a kill that is not announced yet.
     held: Vec<Event>,
@@ -92,6 +93,7 @@ impl<S: EventSink> Collector<S> {
             next_walk_ns: now,
             last_walk_ns: now,
             killed_ns: None,
+            granularity: header.granularity,
             kernel_log: kernel_log.ok(),
             held: Vec::new(),
             programs_started: false,
@@ -286,9 +288,10 @@ impl<S: EventSink> Collector<S> {
             };
             if let Some(killed) = killed
                 && PURE_KINDS.contains(&key.kind)
+                && self.accounts.new_charges(key, totals.charged) < self.granularity
             {
                 // What a thread had gathered without filling a record was charged before the kill; what is given back
-                // since is the victim's end.
+                // since is the victim's end. More than a record's worth is in the ring by now, with its own time.
                 self.charge(killed, key, &seen, totals.charged, 0)?;
             }
             self.charge(now, key, &seen, totals.charged, totals.uncharged)?;

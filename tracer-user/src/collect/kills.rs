@@ -13,6 +13,8 @@ const REPORT_DELAY_NS: u64 = 300_000_000;
 pub struct Kills {
     /// The OOM control seen last, until its victim is marked.
     control: Option<OomRecord>,
+    /// The last victim: its threads are marked too when they run into the limit while they die.
+    last_victim: Option<u32>,
     waiting: Vec<Event>,
 }
 
@@ -29,7 +31,7 @@ impl Kills {
             .control
             .take()
             .filter(|control| control.victim_tgid == record.victim_tgid);
-        if pod.is_none() {
+        if pod.is_none() || self.last_victim.replace(record.victim_tgid) == Some(record.victim_tgid) {
             return;
         }
         let invoker_comm = comm_text(&record.invoker_comm);
@@ -163,6 +165,20 @@ mod tests {
     fn the_victim_alone_will_do_and_another_ones_control_is_not_taken() {
         let oom = one_kill(Some(control(99)), &victim(10, 5)).expect("a kill in a watched pod");
         assert_eq!((oom.oom_memcg, oom.usage, oom.gfp), (5, 64, None));
+    }
+
+    #[test]
+    fn a_victim_dies_once() {
+        let mut kills = Kills::default();
+        let pods = HashMap::from([(5, 0)]);
+        for tgid in [10, 10, 11] {
+            kills.victim(&Names::new(0), &Pods(&pods), &victim(tgid, 5));
+        }
+        assert_eq!(
+            kills.ready(u64::MAX).len(),
+            2,
+            "the second mark was a dying thread of the first victim"
+        );
     }
 
     #[test]

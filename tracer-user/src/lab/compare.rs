@@ -139,7 +139,10 @@ fn culprit(played: &Played, pod: &Value) -> Check {
             got["role"].as_str().unwrap_or("?"),
         )
     };
-    let ok = expected_words == got_words;
+    // khugepaged grows a real QEMU's heap now and then by making huge pages of it: where nobody else does, it is to
+    // blame indeed.
+    let collapsed = expected.is_none() && got["role"] == "kernel khugepaged";
+    let ok = expected_words == got_words || collapsed;
     Check::new("culprit", expected_words, got_words, ok)
 }
 
