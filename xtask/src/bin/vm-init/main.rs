@@ -44,6 +44,14 @@ fn work() -> Result<()> {
     port.drain()
 }
 
+/// khugepaged makes huge pages of a process's memory when it likes to: runs with it cannot be compared to each other.
+///
+/// kernel: mm/khugepaged.c scan_sleep_millisecs_store (5.10 to 7.3)
+fn put_khugepaged_to_sleep() -> Result<()> {
+    let file = "/sys/kernel/mm/transparent_hugepage/khugepaged/scan_sleep_millisecs";
+    fs::write(file, "3600000").with_context(|| format!("cannot write {file}"))
+}
+
 fn plan(port: &Port) -> Result<()> {
     let path = Path::new("/").join(PLAN);
     let plan = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -54,6 +62,7 @@ fn plan(port: &Port) -> Result<()> {
         mounts::scratch()?;
     }
     network::loopback_up()?;
+    put_khugepaged_to_sleep()?;
     // What is recorded here names the host that it was recorded on.
     fs::write("/proc/sys/kernel/hostname", "headroom-vm").context("cannot set the host's name")?;
     fs::create_dir_all(RESULTS).context("cannot make the folder for results")?;
