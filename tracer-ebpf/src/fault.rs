@@ -111,11 +111,12 @@ pub fn charge_region(qemu_tgid: u32) -> Region {
         return Region::Unplaced;
     };
     // SAFETY: a live map value that only this thread writes.
+    let current = unsafe { *state };
     let FaultState {
         region,
         armed,
         in_guest_fault,
-    } = unsafe { *state };
+    } = current;
     if in_guest_fault != 0 {
         return Region::Guest;
     }

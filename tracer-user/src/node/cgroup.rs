@@ -65,7 +65,9 @@ impl Hierarchy {
             .collect();
         let v1 = mounts
             .iter()
-            .find(|mount| mount.fs_type == "cgroup" && mount.super_options.contains_key("memory"))
+            .filter(|mount| mount.fs_type == "cgroup" && mount.super_options.contains_key("memory"))
+            // A mount that another one covers is still listed.
+            .find(|mount| below(root, &mount.mount_point).join("cgroup.procs").exists())
             .map(|mount| (CgroupVersion::V1, mount));
         let v2 = || {
             mounts

@@ -36,7 +36,9 @@ impl Tree {
     pub fn v1() -> Self {
         let mountinfo = "33 31 0:30 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n\
              35 31 0:32 / /sys/fs/cgroup/memory rw,nosuid,relatime shared:17 - cgroup cgroup rw,memory\n";
-        Self::new(mountinfo, "sys/fs/cgroup/memory", false)
+        let tree = Self::new(mountinfo, "sys/fs/cgroup/memory", false);
+        fs::write(tree.mount.join("cgroup.procs"), "").unwrap();
+        tree
     }
 
     /// As v1, with a unified hierarchy without controllers beside it.
