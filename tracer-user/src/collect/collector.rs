@@ -60,6 +60,8 @@ pub struct Collector<S> {
     next_walk_ns: u64,
     last_walk_ns: u64,
     killed_ns: Option<u64>,
+    /// Records were dropped, and some may have said that a thread exits.
+    exits_dropped: bool,
     granularity: u64,
     kernel_log: Option<KernelLog>,
     /// What happened after a kill that is not announced yet.
@@ -93,6 +95,7 @@ impl<S: EventSink> Collector<S> {
             next_walk_ns: now,
             last_walk_ns: now,
             killed_ns: None,
+            exits_dropped: false,
             granularity: header.granularity,
             kernel_log: kernel_log.ok(),
             held: Vec::new(),
@@ -300,6 +303,9 @@ impl<S: EventSink> Collector<S> {
                 self.accounts.retire(key, totals.charged, totals.uncharged);
             }
         }
+        if std::mem::take(&mut self.exits_dropped) {
+            self.find_silent_exits(&accounts);
+        }
         for ((tid, start_ns), comm) in gone {
             if let Some(body) = self.names.exited(tid, start_ns, &comm) {
                 self.emit(now, body)?;
@@ -310,6 +316,17 @@ impl<S: EventSink> Collector<S> {
         let took = boot_ns().saturating_sub(began);
         self.next_walk_ns = now + WALK_NS.max(took.saturating_mul(WALK_SHARE));
         Ok(())
+    }
+
+    /// Threads that could not say that they exit, and did: the next walk buries them like the others.
+    fn find_silent_exits(&mut self, accounts: &[(AccountKey, AccountTotals)]) {
+        for (key, totals) in accounts {
+            // Neither the overflow account nor the idle tasks are in /proc.
+            let is_thread = key.tid != OVERFLOW_TID && key.tid != 0;
+            if is_thread && !is_alive(&self.node, key.tid, key.start_ns) {
+                self.exiting.insert((key.tid, key.start_ns), totals.comm);
+            }
+        }
     }
 
     /// Of the threads that said that they exit, those that did: a thread gives memory back after it said so.
@@ -383,6 +400,7 @@ impl<S: EventSink> Collector<S> {
         if loss == self.loss {
             return Ok(());
         }
+        self.exits_dropped |= loss.events_dropped > self.loss.events_dropped;
         self.loss = loss;
         self.emit(now, Body::Loss(loss))
     }
