@@ -54,8 +54,6 @@ fn a_real_qemu_on_kvm_is_traced_to_its_kill() -> Result<()> {
     let run = Vm::new("lab-real")
         .kernel("6.12")
         .real(true)
-        // Page cache is that of a disk, not of the file system in memory that the VM boots from.
-        .env("TMPDIR", "/var/tmp")
         .timeout(Duration::from_secs(420))
         .command(words(&["memhold", "--real", "--json"]))
         .command(words(&["backup-io", "--real", "--cache", "writeback", "--json"]))

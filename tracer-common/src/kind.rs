@@ -79,3 +79,22 @@ named_u8_enum! {
         Overhead = 2 => "overhead",
     }
 }
+
+impl Kind {
+    /// The kinds of kernel memory that have a name of their own: what v2's `kernel` (5.18+) holds and memory.stat also
+    /// shows by itself. The rest of it is [`Kind::Kmem`].
+    pub const KERNEL_PARTS: [Self; 6] = [
+        Self::Slab,
+        Self::Pagetable,
+        Self::SecondaryPagetable,
+        Self::KernelStack,
+        Self::Vmalloc,
+        Self::Percpu,
+    ];
+
+    /// Whether this is kernel memory, named or not.
+    #[must_use]
+    pub fn is_kernel(self) -> bool {
+        self == Self::Kmem || Self::KERNEL_PARTS.contains(&self)
+    }
+}

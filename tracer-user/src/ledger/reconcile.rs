@@ -58,16 +58,6 @@ pub struct Reconciliation {
     pub kinds: Vec<KindCheck>,
 }
 
-const KERNEL: [Kind; 7] = [
-    Kind::Slab,
-    Kind::Pagetable,
-    Kind::SecondaryPagetable,
-    Kind::KernelStack,
-    Kind::Vmalloc,
-    Kind::Percpu,
-    Kind::Kmem,
-];
-
 impl PodLedger {
     /// Compares this pod's accounts with usage and memory.stat.
     #[must_use]
@@ -84,12 +74,13 @@ impl PodLedger {
                 })
             })
             .collect();
-        let kernel: Vec<i128> = KERNEL.into_iter().filter_map(|kind| self.stat_growth(kind)).collect();
+        let kernel_kinds: Vec<Kind> = Kind::ALL.into_iter().filter(|kind| kind.is_kernel()).collect();
+        let kernel: Vec<i128> = kernel_kinds.iter().filter_map(|&kind| self.stat_growth(kind)).collect();
         if !kernel.is_empty() {
             kinds.push(KindCheck {
                 kind: "kernel",
                 stat_growth: kernel.iter().sum(),
-                accounted: accounted(&KERNEL),
+                accounted: accounted(&kernel_kinds),
             });
         }
         Reconciliation {

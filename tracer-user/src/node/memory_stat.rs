@@ -23,16 +23,6 @@ const V2_KINDS: [(&str, Kind); 10] = [
     ("hugetlb", Kind::Hugetlb),
 ];
 
-/// The kinds that v2's `kernel` (5.18+) holds and also shows on their own.
-const KERNEL_PARTS: [Kind; 6] = [
-    Kind::Slab,
-    Kind::Pagetable,
-    Kind::SecondaryPagetable,
-    Kind::KernelStack,
-    Kind::Vmalloc,
-    Kind::Percpu,
-];
-
 impl Memcg {
     /// Everything the memcg says about itself, with `pod` 0 and no guest residency: the caller knows those. `None`
     /// when it is gone.
@@ -121,7 +111,7 @@ fn v2_kinds(stat: &HashMap<String, u64>) -> BTreeMap<Kind, u64> {
         kinds.insert(Kind::File, file.saturating_sub(shmem));
     }
     if let Some(kernel) = stat.get("kernel") {
-        let shown: u64 = KERNEL_PARTS.iter().filter_map(|kind| kinds.get(kind)).sum();
+        let shown: u64 = Kind::KERNEL_PARTS.iter().filter_map(|kind| kinds.get(kind)).sum();
         kinds.insert(Kind::Kmem, kernel.saturating_sub(shown));
     }
     kinds
