@@ -30,6 +30,11 @@ impl Entity {
         Self::new(&Role::Other("unknown".to_owned()), "unknown")
     }
 
+    /// Those that are too many to be told apart.
+    pub(super) fn others() -> Self {
+        Self::new(&Role::Other("others".to_owned()), "others")
+    }
+
     /// Threads that found no room in the kernel's map.
     pub(super) fn overflow() -> Self {
         Self::new(&Role::Other("overflow".to_owned()), "overflow")

@@ -73,8 +73,10 @@ impl Ledger {
             Body::Charge(charge) => self.charge(t, charge),
             Body::Sample(sample) => {
                 let tolerance = self.tolerance();
-                if let Some(pod) = self.pods.get_mut(&sample.pod) {
-                    pod.sample(t, sample, tolerance);
+                if let Some(pod) = self.pods.get_mut(&sample.pod)
+                    && pod.sample(t, sample, tolerance)
+                {
+                    self.draw(sample.pod, t, sample.usage);
                 }
                 if self.threads.len() > MAX_THREADS {
                     self.fold();
@@ -94,6 +96,19 @@ impl Ledger {
                 self.footer = Some(footer.clone());
             }
             Body::Unknown => {}
+        }
+    }
+
+    /// Adds a point to a pod's timeline.
+    fn draw(&mut self, number: u32, t: u64, usage: u64) {
+        let Some(pod) = self.pods.get_mut(&number) else { return };
+        let mut series = std::mem::take(&mut pod.series);
+        let pod = &self.pods[&number];
+        if let Some((_, sample)) = &pod.last {
+            series.push(t, usage, sample, &self.resolve(pod));
+        }
+        if let Some(pod) = self.pods.get_mut(&number) {
+            pod.series = series;
         }
     }
 
@@ -124,8 +139,14 @@ impl Ledger {
     fn oom(&mut self, t: u64, oom: &Oom) {
         let of = |memcg: &u64| self.memcgs.get(memcg).map(|(pod, _)| *pod);
         let pod = oom.pod.or_else(|| of(&oom.memcg)).or_else(|| of(&oom.oom_memcg));
-        if let Some(pod) = pod.and_then(|pod| self.pods.get_mut(&pod)) {
-            pod.oom(t, oom);
+        let Some(number) = pod else { return };
+        let Some(pod) = self.pods.get_mut(&number) else { return };
+        pod.oom(t, oom);
+        if pod.ooms.len() == 1
+            && let Some(usage) = pod.usage_at_kill
+        {
+            // The timeline ends where the window does, not at the sample before.
+            self.draw(number, t, usage);
         }
     }
 

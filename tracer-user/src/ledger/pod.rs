@@ -8,7 +8,7 @@ use tracer_common::{Kind, Region};
 use super::account::{Account, Cells, ThreadKey};
 use super::culprit::Entity;
 use super::reconcile::Worst;
-use super::series::{Point, Series};
+use super::series::Series;
 use crate::recording::event::{Charge, Oom, Pod, Reclaim, Sample};
 
 /// One pod.
@@ -107,9 +107,10 @@ impl PodLedger {
         }
     }
 
-    pub(super) fn sample(&mut self, t: u64, sample: &Sample, tolerance: u64) {
+    /// Takes a sample; says whether it is to become a point of the timeline.
+    pub(super) fn sample(&mut self, t: u64, sample: &Sample, tolerance: u64) -> bool {
         if sample.memcg != self.pod.memcg || self.kill_t().is_some() {
-            return;
+            return false;
         }
         if self.first.is_none() {
             // What was charged before is part of the first usage.
@@ -127,12 +128,8 @@ impl PodLedger {
             let headroom = limit.saturating_sub(sample.usage);
             self.headroom_min = Some(self.headroom_min.map_or(headroom, |least| least.min(headroom)));
         }
-        self.series.push(Point {
-            t,
-            usage: sample.usage,
-            guest_resident: sample.guest_resident,
-        });
         self.worst.observe(t, self.unexplained(), tolerance);
+        self.series.turn()
     }
 
     pub(super) fn reclaim(&mut self, t: u64, reclaim: &Reclaim) {

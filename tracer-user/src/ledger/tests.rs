@@ -142,6 +142,52 @@ fn what_comes_after_the_kill_is_teardown() {
 }
 
 #[test]
+fn the_timeline_tells_growth_by_entity_and_ends_with_the_kill() {
+    let kill = Oom {
+        oom_memcg: MEMCG,
+        memcg: MEMCG,
+        usage: 1700,
+        ..Oom::default()
+    };
+    let ledger = ledger(&[
+        pod(),
+        qemu(true),
+        thread(QEMU + 1, Role::BlockWorker, false),
+        thread(QEMU + 2, Role::Vcpu(0), false),
+        sample(10, 1000, None),
+        charge(11, QEMU + 1, Kind::File, Region::Overhead, 300, 0),
+        charge(12, QEMU + 2, Kind::Anon, Region::Guest, 200, 0),
+        sample(20, 1500, None),
+        charge(21, QEMU + 1, Kind::Anon, Region::Overhead, 200, 0),
+        event(22, Body::Oom(kill)),
+        sample(30, 10, None),
+    ]);
+    let pod = ledger.pods().next().expect("the pod");
+    let named = |growth: &[(u16, Kind, i64)]| -> Vec<(String, Kind, i64)> {
+        let name = |index: u16| pod.series.entities()[usize::from(index)].role.to_string();
+        growth
+            .iter()
+            .map(|(index, kind, bytes)| (name(*index), *kind, *bytes))
+            .collect()
+    };
+    let told: Vec<_> = pod
+        .series
+        .points()
+        .iter()
+        .map(|point| (point.t, point.usage, named(&point.growth)))
+        .collect();
+    let block = |kind, bytes| ("block-worker".to_owned(), kind, bytes);
+    assert_eq!(
+        told,
+        [
+            (10, 1000, vec![]),
+            (20, 1500, vec![block(Kind::File, 300)]),
+            (22, 1700, vec![block(Kind::Anon, 200), block(Kind::File, 300)]),
+        ]
+    );
+}
+
+#[test]
 fn unplaced_guest_ram_is_found_by_smaps_and_split_in_proportion() {
     let ledger = ledger(&[
         pod(),
