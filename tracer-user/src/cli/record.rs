@@ -247,6 +247,7 @@ fn header(node: &Node, tracer: &Tracer, options: Options) -> Header {
         granularity: options.granularity,
         page_size: crate::probe::page_size(),
         cpus: std::thread::available_parallelism().map_or(1, |cpus| u32::try_from(cpus.get()).unwrap_or(u32::MAX)),
+        forecasts: false,
     }
 }
 

@@ -7,6 +7,7 @@
 mod account;
 mod culprit;
 mod pod;
+mod predicted;
 mod reconcile;
 mod resolve;
 mod series;
@@ -18,6 +19,7 @@ use tracer_common::{Kind, OVERFLOW_TID, Region};
 pub use account::{Account, Cells, Flow, ThreadKey};
 pub use culprit::{Culprit, Entity, culprit};
 pub use pod::{PodLedger, Sizes};
+pub use predicted::Predicted;
 pub use reconcile::{Disagreement, KindCheck, Reconciliation, Worst};
 pub use resolve::{Resolved, ThreadGrowth};
 pub use series::{Point, Series};
@@ -90,6 +92,16 @@ impl Ledger {
                 }
             }
             Body::Oom(oom) => self.oom(t, oom),
+            Body::Forecast(forecast) => {
+                if let Some(pod) = self.pods.get_mut(&forecast.pod) {
+                    pod.forecast(t, forecast);
+                }
+            }
+            Body::Alert(alert) => {
+                if let Some(pod) = self.pods.get_mut(&alert.pod) {
+                    pod.alert(t, alert);
+                }
+            }
             Body::Loss(loss) => self.loss = *loss,
             Body::Footer(footer) => {
                 self.loss = footer.loss;

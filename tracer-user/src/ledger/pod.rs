@@ -7,9 +7,10 @@ use tracer_common::{Kind, Region};
 
 use super::account::{Account, Cells, ThreadKey};
 use super::culprit::Entity;
+use super::predicted::Predicted;
 use super::reconcile::Worst;
 use super::series::Series;
-use crate::recording::event::{Charge, Oom, Pod, Reclaim, Sample};
+use crate::recording::event::{Alert, Charge, Forecast, Oom, Pod, Reclaim, Sample};
 
 /// One pod.
 #[derive(Debug, Default)]
@@ -42,6 +43,8 @@ pub struct PodLedger {
     pub bursts: Sizes,
     /// Reclaim stalls, nanoseconds.
     pub stalls: Sizes,
+    /// What was predicted before the kill.
+    pub predicted: Predicted,
     /// Charged to memcgs of the pod that do not count against the limit.
     pub uncounted: Cells,
     /// Charged after the kill: the teardown.
@@ -157,6 +160,18 @@ impl PodLedger {
             }
         }
         self.ooms.push((t, oom.clone()));
+    }
+
+    pub(super) fn forecast(&mut self, t: u64, forecast: &Forecast) {
+        if self.kill_t().is_none_or(|kill| t <= kill) {
+            self.predicted.forecast(t, forecast);
+        }
+    }
+
+    pub(super) fn alert(&mut self, t: u64, alert: &Alert) {
+        if self.kill_t().is_none_or(|kill| t <= kill) {
+            self.predicted.alert(t, alert);
+        }
     }
 
     /// Moves what came since the last sample into the accounts.

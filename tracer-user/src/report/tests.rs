@@ -47,6 +47,7 @@ impl Story {
             granularity: 64 << 10,
             page_size: 4096,
             cpus: 2,
+            forecasts: true,
         }));
         story.push(Body::Pod(Pod {
             pod: 1,
