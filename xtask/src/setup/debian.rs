@@ -92,27 +92,34 @@ impl Archive {
         Ok(table.lines().filter_map(version_column).map(str::to_owned).collect())
     }
 
-    /// Downloads `package` and unpacks it as `folder`, which appears only when complete.
+    /// Downloads packages (each a name, or `NAME=VERSION`) and unpacks them over each other as `folder`, which appears
+    /// only when complete.
     ///
     /// # Errors
-    /// When the download or `dpkg -x` fails.
-    pub fn unpack(&self, package: &str, version: Option<&str>, folder: &Path) -> Result<()> {
+    /// When a download or `dpkg -x` fails.
+    pub fn unpack(&self, packages: &[String], folder: &Path) -> Result<()> {
         let parent = folder.parent().context("a folder in the cache has a parent")?;
         fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
         let scratch = tempfile::tempdir_in(parent).context("cannot make a folder in the cache")?;
-        let wanted = version.map_or_else(|| package.to_owned(), |version| format!("{package}={version}"));
+        let mut download = self.apt("apt-get");
         capture(
-            self.apt("apt-get")
+            download
                 .current_dir(scratch.path())
-                .args(["-q", "download", &wanted]),
+                .args(["-q", "download"])
+                .args(packages),
         )?;
-        let file = fs::read_dir(scratch.path())?
+        let files: Vec<PathBuf> = fs::read_dir(scratch.path())?
             .flatten()
             .map(|entry| entry.path())
-            .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
-            .with_context(|| format!("apt-get downloaded no file for {wanted}"))?;
+            .filter(|path| path.extension().is_some_and(|extension| extension == "deb"))
+            .collect();
+        if files.len() != packages.len() {
+            bail!("apt-get downloaded {} files for {}", files.len(), packages.join(" "));
+        }
         let root = scratch.path().join("root");
-        capture(Command::new("dpkg").arg("-x").arg(&file).arg(&root))?;
+        for file in files {
+            capture(Command::new("dpkg").arg("-x").arg(&file).arg(&root))?;
+        }
         fs::rename(&root, folder).with_context(|| format!("cannot put {} in place", folder.display()))
     }
 

@@ -23,6 +23,11 @@ pub struct Line {
 /// The lines that VMs can boot.
 pub const LINES: &[Line] = &[
     Line {
+        name: "5.10",
+        suites: &[Suite::Main("bullseye"), Suite::Security("bullseye-security")],
+        cgroup_v1: true,
+    },
+    Line {
         name: "6.1",
         suites: &[Suite::Main("bookworm"), Suite::Security("bookworm-security")],
         cgroup_v1: true,
@@ -30,6 +35,16 @@ pub const LINES: &[Line] = &[
     Line {
         name: "6.12",
         suites: &[Suite::Main("trixie"), Suite::Security("trixie-security")],
+        cgroup_v1: false,
+    },
+    Line {
+        name: "7.2",
+        suites: &[Suite::Main("forky"), Suite::Main("sid")],
+        cgroup_v1: false,
+    },
+    Line {
+        name: "7.3",
+        suites: &[Suite::Main("trixie-backports"), Suite::Main("sid")],
         cgroup_v1: false,
     },
 ];
@@ -114,7 +129,18 @@ fn download(line: &Line, folder: &Path) -> Result<()> {
     let names = archive.names(&format!("linux-image-{}.", line.name))?;
     let package = newest(&names).with_context(|| format!("Debian has no {} kernel", line.name))?;
     step("kernel", format_args!("{package} into {}", folder.display()));
-    archive.unpack(package, None, folder)
+    let mut packages = vec![package.to_owned()];
+    for part in parts(package) {
+        if archive.names(&part)?.contains(&part) {
+            packages.push(part);
+        }
+    }
+    archive.unpack(&packages, folder)
+}
+
+/// The packages that hold what an image package of Debian 14 and its backports only depends on.
+fn parts(image: &str) -> [String; 2] {
+    ["linux-binary-", "linux-modules-"].map(|part| image.replacen("linux-image-", part, 1))
 }
 
 /// The newest cloud kernel among package names; a signed one before the same one unsigned.
@@ -136,22 +162,26 @@ fn numbers(version: &str) -> Vec<u64> {
 }
 
 fn open(line: &'static Line, folder: &Path) -> Result<Kernel> {
-    let boot = folder.join("boot");
-    let entries = fs::read_dir(&boot).with_context(|| format!("cannot read {}", boot.display()))?;
-    let release = entries
-        .flatten()
-        .find_map(|entry| Some(entry.file_name().to_str()?.strip_prefix("vmlinuz-")?.to_owned()))
-        .with_context(|| format!("{} holds no kernel: remove {}", boot.display(), folder.display()))?;
-    // Debian moved the modules with the /usr merge.
+    // Debian moved the modules with the /usr merge, and then the image to them.
     let modules = ["usr/lib/modules", "lib/modules"]
-        .map(|modules| folder.join(modules).join(&release))
-        .into_iter()
-        .find(|modules| modules.is_dir())
-        .with_context(|| format!("{} holds no modules", folder.display()))?;
+        .map(|modules| folder.join(modules))
+        .iter()
+        .find_map(|modules| fs::read_dir(modules).ok()?.flatten().next())
+        .map(|entry| entry.path())
+        .with_context(|| format!("{} holds no modules: remove it", folder.display()))?;
+    let release = modules.file_name().and_then(|name| name.to_str());
+    let release = release.context("a release is text")?.to_owned();
+    let image = [
+        folder.join("boot").join(format!("vmlinuz-{release}")),
+        modules.join("vmlinuz"),
+    ]
+    .into_iter()
+    .find(|image| image.is_file())
+    .with_context(|| format!("{} holds no kernel: remove it", folder.display()))?;
     Ok(Kernel {
         line,
-        image: boot.join(format!("vmlinuz-{release}")),
         release,
+        image,
         modules,
     })
 }
@@ -171,6 +201,17 @@ mod tests {
         ]
         .map(str::to_owned);
         assert_eq!(newest(&names), Some("linux-image-6.12.117+deb13-cloud-amd64"));
+    }
+
+    #[test]
+    fn an_image_in_parts_is_fetched_with_them() {
+        assert_eq!(
+            parts("linux-image-7.3.4+deb13-cloud-amd64"),
+            [
+                "linux-binary-7.3.4+deb13-cloud-amd64",
+                "linux-modules-7.3.4+deb13-cloud-amd64"
+            ]
+        );
     }
 
     #[test]

@@ -78,7 +78,7 @@ fn unpack(release: &str, folder: &Path) -> Result<()> {
         };
         if let Some(version) = versions.iter().find(same) {
             step("rust-src", format_args!("Debian's rust-src {version} from {suite}"));
-            return archive.unpack("rust-src", Some(version), folder);
+            return archive.unpack(&[format!("rust-src={version}")], folder);
         }
     }
     bail!("Debian has no rust-src {release}")
