@@ -15,9 +15,12 @@ pub struct Args {
     /// What to reproduce
     #[arg(value_enum, default_value_t = Scenario::Memhold)]
     scenario: Scenario,
-    /// Limit of the pod's container, as in 600MiB; another limit makes another guest
+    /// Limit of the pod's container, as in 600MiB, for the same load; whether it is killed then is for the run to tell
     #[arg(long, value_name = "SIZE")]
     limit: Option<Bytes>,
+    /// Size of guest RAM, as in 320MiB, under the same limit: what Reserved Memory makes of a guest
+    #[arg(long, value_name = "SIZE")]
+    guest_memory: Option<Bytes>,
     /// How fast whoever is to blame grows, as in 32MiB/s
     #[arg(long, value_name = "SIZE/s", value_parser = rate)]
     rate: Option<Bytes>,
@@ -60,6 +63,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     lab::run(&Options {
         scenario: args.scenario,
         limit: args.limit.map(|bytes| bytes.0),
+        guest: args.guest_memory.map(|bytes| bytes.0),
         rate: args.rate.map(|bytes| bytes.0),
         backend: args.memory,
         keep: args.keep.clone(),

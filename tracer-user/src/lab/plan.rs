@@ -18,8 +18,8 @@ pub struct Plan {
     pub limit: u64,
     /// The processes, in the order they start.
     pub cast: Vec<Member>,
-    /// What should come of it.
-    pub expect: Expect,
+    /// What should come of it; `None` where the reader chose the limit or the guest, so that the run tells.
+    pub expect: Option<Expect>,
 }
 
 /// What a tracer should conclude.

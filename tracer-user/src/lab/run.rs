@@ -32,6 +32,8 @@ pub struct Options {
     pub scenario: Scenario,
     /// Limit of the container, bytes.
     pub limit: Option<u64>,
+    /// Size of guest RAM, bytes.
+    pub guest: Option<u64>,
     /// Growth of whoever is to blame, bytes per second.
     pub rate: Option<u64>,
     /// What backs guest RAM.
@@ -53,8 +55,8 @@ pub struct Played {
     pub guest_ram: u64,
     /// Limit of the container.
     pub limit: u64,
-    /// What should come of it.
-    pub expect: super::plan::Expect,
+    /// What should come of it; absent where the reader chose the limit or the guest.
+    pub expect: Option<super::plan::Expect>,
     /// Processes that the kernel killed.
     pub killed: Vec<String>,
     /// Growth of the container's kernel memory by the kernel's own count, where nothing was killed.
@@ -81,6 +83,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         .context("no temporary folder")?;
     let setting = Setting {
         limit: options.limit,
+        guest: options.guest,
         rate: options.rate,
         backend: options.backend,
         identity: Identity::random()?,

@@ -34,11 +34,11 @@ pub(super) fn plan(setting: &Setting) -> Result<Plan, PlanError> {
         guest_ram: sizes.guest,
         limit: sizes.limit,
         cast: setting.cast([qemu]),
-        expect: Expect {
+        expect: Some(Expect {
             culprit: culprit("qemu", Role::BlockWorker).filter(|_| !direct),
             kill: false,
             invokers: Vec::new(),
-        },
+        }),
     })
 }
 

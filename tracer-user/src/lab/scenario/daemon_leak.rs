@@ -11,7 +11,7 @@ const BUDGET: u64 = 160 * MIB;
 const LEAK: u64 = BUDGET + 16 * MIB;
 
 pub(super) fn plan(setting: &Setting) -> Result<Plan, PlanError> {
-    let sizes = setting.sizes(GUEST, BUDGET, LEAK + 96 * MIB)?;
+    let sizes = setting.sizes(GUEST, BUDGET, LEAK + 64 * MIB)?;
     let leak = Step::Heap {
         bytes: LEAK,
         rate: setting.rate(24 * MIB),
@@ -21,10 +21,10 @@ pub(super) fn plan(setting: &Setting) -> Result<Plan, PlanError> {
         guest_ram: sizes.guest,
         limit: sizes.limit,
         cast: setting.cast([virtqemud, setting.filling_qemu(sizes.guest, 1, GUEST_RATE)]),
-        expect: Expect {
+        expect: Some(Expect {
             culprit: culprit("virtqemud", cast::helper("virtqemud")),
             kill: true,
             invokers: vec![cast::helper("virtqemud")],
-        },
+        }),
     })
 }

@@ -12,10 +12,10 @@ pub(super) fn plan(setting: &Setting) -> Result<Plan, PlanError> {
         guest_ram: sizes.guest,
         limit: sizes.limit,
         cast: setting.cast([setting.filling(sizes.guest, setting.rate(64 * MIB))]),
-        expect: Expect {
+        expect: Some(Expect {
             culprit: None,
             kill: false,
             invokers: Vec::new(),
-        },
+        }),
     })
 }

@@ -29,10 +29,10 @@ pub(super) fn plan(setting: &Setting) -> Result<Plan, PlanError> {
         guest_ram: sizes.guest,
         limit: sizes.limit,
         cast: setting.cast([passt, setting.filling_qemu(sizes.guest, 1, GUEST_RATE)]),
-        expect: Expect {
+        expect: Some(Expect {
             culprit: culprit("passt", cast::helper("passt")),
             kill: false,
             invokers: Vec::new(),
-        },
+        }),
     })
 }

@@ -15,7 +15,7 @@ const HELD: u64 = BUDGET + 20 * MIB;
 
 pub(super) fn plan(setting: &Setting) -> Result<Plan, PlanError> {
     // QEMU must be the larger one when the limit is reached.
-    let sizes = setting.sizes(GUEST, BUDGET, HELD + 128 * MIB)?;
+    let sizes = setting.sizes(GUEST, BUDGET, HELD + 64 * MIB)?;
     let rate = setting.rate(56 * MIB);
     let hold = Step::Heap { bytes: HELD, rate };
     let helper = cast::memhold(HELD).with("memhold", |thread| thread.then(1, hold));
@@ -37,11 +37,11 @@ pub(super) fn plan(setting: &Setting) -> Result<Plan, PlanError> {
         guest_ram: sizes.guest,
         limit: sizes.limit,
         cast: setting.cast([helper, qemu]),
-        expect: Expect {
+        expect: Some(Expect {
             culprit: culprit("memhold", Role::Other("memhold".to_owned())),
             kill: true,
             invokers: (0..cast::VCPUS).map(Role::Vcpu).collect(),
-        },
+        }),
     })
 }
 

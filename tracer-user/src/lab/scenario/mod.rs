@@ -53,6 +53,8 @@ impl Scenario {
 pub struct Setting {
     /// Limit of the container; the scenario's own when absent.
     pub limit: Option<u64>,
+    /// Size of guest RAM; the scenario's own when absent.
+    pub guest: Option<u64>,
     /// Growth of whoever is to blame, bytes per second; the scenario's own when absent.
     pub rate: Option<u64>,
     /// What backs guest RAM.
@@ -70,11 +72,13 @@ pub struct Setting {
 /// What was asked for does not go together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
-    /// The limit does not leave room for the scenario.
-    #[error("a limit of {} is too small for this scenario: it takes at least {}", Bytes(*limit), Bytes(*least))]
-    Limit {
+    /// The processes do not start within the limit, or the guest is too small to be the largest of them.
+    #[error("{what} of {} is too small for this scenario: it takes at least {}", Bytes(*asked), Bytes(*least))]
+    TooSmall {
+        /// Limit or guest.
+        what: &'static str,
         /// What was asked for.
-        limit: u64,
+        asked: u64,
         /// The least that works.
         least: u64,
     },
@@ -92,7 +96,7 @@ pub fn plan(scenario: Scenario, setting: &Setting) -> Result<Plan, PlanError> {
     if setting.qemu.is_some() && !real {
         return Err(PlanError::StandInsOnly);
     }
-    match scenario {
+    let plan = match scenario {
         Scenario::Memhold => memhold::plan(setting),
         Scenario::DaemonLeak => daemon_leak::plan(setting),
         Scenario::BackupIo => backup_io::plan(setting),
@@ -100,28 +104,39 @@ pub fn plan(scenario: Scenario, setting: &Setting) -> Result<Plan, PlanError> {
         Scenario::VcpuOverhead => vcpu_overhead::plan(setting),
         Scenario::WorkerStorm => worker_storm::plan(setting),
         Scenario::GuestOnly => guest_only::plan(setting),
-    }
+    }?;
+    let own = setting.limit.is_none() && setting.guest.is_none();
+    Ok(Plan {
+        expect: plan.expect.filter(|_| own),
+        ..plan
+    })
 }
+
+/// What the stand-ins take before they have done anything, and more.
+const LEAST_LIMIT: u64 = 64 * MIB;
 
 /// Sizes that belong together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Sizes {
     guest: u64,
-    budget: u64,
     limit: u64,
 }
 
 impl Setting {
-    /// The budget stays as the scenario has it; another limit makes another guest.
+    /// Neither changes with the other: another limit is a larger or smaller reserve for the same load, and a smaller
+    /// guest leaves more of the same limit.
     fn sizes(&self, guest: u64, budget: u64, least_guest: u64) -> Result<Sizes, PlanError> {
-        let limit = self.limit.unwrap_or(guest + budget);
-        let least = budget + least_guest;
-        if limit < least {
-            return Err(PlanError::Limit { limit, least });
-        }
+        let enough = |what, asked, least| {
+            if asked < least {
+                return Err(PlanError::TooSmall { what, asked, least });
+            }
+            Ok(asked)
+        };
+        let limit = enough("a limit", self.limit.unwrap_or(guest + budget), LEAST_LIMIT)?;
+        let guest = enough("a guest", self.guest.unwrap_or(guest), least_guest)?;
         // Guest RAM comes in huge pages.
-        let guest = (limit - budget) / (2 * MIB) * (2 * MIB);
-        Ok(Sizes { guest, budget, limit })
+        let guest = guest / (2 * MIB) * (2 * MIB);
+        Ok(Sizes { guest, limit })
     }
 
     fn rate(&self, default: u64) -> u64 {
@@ -193,9 +208,10 @@ mod tests {
     use super::*;
     use crate::lab::plan::Program;
 
-    fn setting(limit: Option<u64>) -> Setting {
+    fn setting(limit: Option<u64>, guest: Option<u64>) -> Setting {
         Setting {
             limit,
+            guest,
             rate: None,
             backend: Backend::Ram,
             identity: Identity::random().expect("/proc is mounted"),
@@ -234,9 +250,10 @@ mod tests {
     #[test]
     fn those_that_kill_ask_for_more_than_the_limit_and_the_others_for_less() {
         for scenario in Scenario::value_variants() {
-            let plan = plan(*scenario, &setting(None)).expect("its own limit suits it");
+            let plan = plan(*scenario, &setting(None, None)).expect("its own limit suits it");
             let total: u64 = steps(&plan).map(asked).sum();
-            assert_eq!(total > plan.limit, plan.expect.kill, "{}", scenario.name());
+            let kill = plan.expect.as_ref().is_some_and(|expect| expect.kill);
+            assert_eq!(total > plan.limit, kill, "{}", scenario.name());
             assert!(plan.limit <= 700 * MIB);
             let guest: u64 = steps(&plan)
                 .filter(|step| matches!(step, Step::Guest { .. }))
@@ -249,7 +266,7 @@ mod tests {
     #[test]
     fn the_kernel_finds_no_larger_victim_than_qemu() {
         for scenario in Scenario::value_variants() {
-            let plan = plan(*scenario, &setting(None)).expect("its own limit suits it");
+            let plan = plan(*scenario, &setting(None, None)).expect("its own limit suits it");
             let heap: u64 = steps(&plan)
                 .filter(|step| matches!(step, Step::Heap { .. }))
                 .map(asked)
@@ -259,13 +276,29 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_without_room_is_refused_with_the_least_that_works() {
+    fn what_is_too_small_is_refused_with_the_least_that_works() {
         for scenario in Scenario::value_variants() {
-            let Err(PlanError::Limit { least, .. }) = plan(*scenario, &setting(Some(MIB))) else {
-                panic!("{} has no room", scenario.name())
+            let least = |setting: &Setting| match plan(*scenario, setting) {
+                Err(PlanError::TooSmall { least, .. }) => least,
+                other => panic!("{} has no room: {other:?}", scenario.name()),
             };
-            let plan = plan(*scenario, &setting(Some(least))).expect("the least works");
+            let limit = least(&setting(Some(MIB), None));
+            let guest = least(&setting(None, Some(MIB)));
+            let plan = plan(*scenario, &setting(Some(limit), Some(guest))).expect("the least works");
             assert!(plan.guest_ram > 0);
+            assert_eq!(plan.limit, limit);
+        }
+    }
+
+    #[test]
+    fn another_limit_leaves_the_load_as_it_is() {
+        for scenario in Scenario::value_variants() {
+            let own = plan(*scenario, &setting(None, None)).expect("its own limit suits it");
+            let other = plan(*scenario, &setting(Some(own.limit * 2), None)).expect("more is enough");
+            let asked = |plan: &Plan| steps(plan).map(asked).sum::<u64>();
+            assert_eq!(asked(&own), asked(&other), "{}", scenario.name());
+            // Nobody can say beforehand what comes of it.
+            assert!(own.expect.is_some() && other.expect.is_none());
         }
     }
 }

@@ -23,10 +23,10 @@ pub(super) fn plan(setting: &Setting) -> Result<Plan, PlanError> {
         guest_ram: sizes.guest,
         limit: sizes.limit,
         cast: setting.cast([qemu]),
-        expect: Expect {
+        expect: Some(Expect {
             culprit: culprit("qemu", Role::Vcpu(0)),
             kill: true,
             invokers: vec![Role::Vcpu(0)],
-        },
+        }),
     })
 }

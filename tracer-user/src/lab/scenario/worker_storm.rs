@@ -26,10 +26,10 @@ pub(super) fn plan(setting: &Setting) -> Result<Plan, PlanError> {
         guest_ram: sizes.guest,
         limit: sizes.limit,
         cast: setting.cast([qemu]),
-        expect: Expect {
+        expect: Some(Expect {
             culprit: culprit("qemu", Role::BlockWorker),
             kill: false,
             invokers: Vec::new(),
-        },
+        }),
     })
 }
