@@ -98,6 +98,7 @@ impl Names {
             name: process.name.clone(),
             role: process_role(&process),
             rss: process.rss.total(),
+            rss_anon: Some(process.rss.anon.saturating_add(process.rss.shmem)),
             before_attach: process.start_ns < self.attached_ns && process.start_ns != 0,
             exited: false,
         }));

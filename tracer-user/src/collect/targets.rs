@@ -128,6 +128,7 @@ impl Targets {
         if event.guest_ram == 0 && before.guest_ram != 0 && event.qemu_pid == 0 {
             // QEMU is gone, what it was is not forgotten.
             event.guest_ram = before.guest_ram;
+            event.shape = before.shape;
         }
         // Guest RAM first: from its first watched charge on, a page is told apart.
         if let (Some(qemu), Some(guest)) = (pod.qemu, &pod.guest) {

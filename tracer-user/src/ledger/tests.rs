@@ -41,6 +41,7 @@ fn qemu(before_attach: bool) -> Event {
             name: "qemu".to_owned(),
             role: Role::MainLoop,
             rss: 0,
+            rss_anon: None,
             before_attach,
             exited: false,
         }),

@@ -6,6 +6,7 @@ use super::guest_ram::GuestRam;
 use super::identity;
 use super::pod_path::{self, Top};
 use super::process::Process;
+use super::qemu_args::QemuArgs;
 use crate::recording::event;
 
 /// How deep the search for pods goes below the memory controller's root.
@@ -89,6 +90,7 @@ impl VmPod {
             guest_ram: self.guest.as_ref().map_or(0, GuestRam::charged_size),
             guest_hugetlb: self.guest.as_ref().map_or(0, |guest| guest.hugetlb),
             qemu_pid: self.qemu.unwrap_or(0),
+            shape: self.qemu_process().map(|qemu| QemuArgs::parse(&qemu.args).shape),
             memcgs: self
                 .memcgs
                 .iter()

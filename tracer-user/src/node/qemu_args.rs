@@ -5,6 +5,8 @@
 
 use serde_json::Value;
 
+use crate::recording::event::VmShape;
+
 /// What backs a piece of guest RAM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backend {
@@ -44,6 +46,8 @@ pub struct QemuArgs {
     pub objects: Vec<MemoryObject>,
     /// virtio-mem devices: memory backend and the size that the guest was asked to plug.
     pub virtio_mem: Vec<(String, u64)>,
+    /// Its vCPUs and devices.
+    pub shape: VmShape,
     /// `-machine none`: libvirt asking QEMU what it can do, not a VM.
     pub no_machine: bool,
 }
@@ -61,8 +65,19 @@ impl QemuArgs {
             match option.strip_prefix('-').unwrap_or(option) {
                 "name" => found.name = options(value, "guest").take("guest").filter(|name| !name.is_empty()),
                 "m" => found.ram = options(value, "size").take("size").and_then(|size| size_of(&size, 20)),
-                "object" => found.objects.extend(memory_object(value)),
-                "device" => found.virtio_mem.extend(virtio_mem(value)),
+                "object" => {
+                    found.objects.extend(memory_object(value));
+                    let is_iothread = options(value, "qom-type")
+                        .take("qom-type")
+                        .is_some_and(|t| t == "iothread");
+                    found.shape.iothreads = found.shape.iothreads.saturating_add(u32::from(is_iothread));
+                }
+                "device" => {
+                    found.virtio_mem.extend(virtio_mem(value));
+                    device(value, &mut found.shape);
+                }
+                "smp" => found.shape.vcpus = vcpus(value),
+                "tpmdev" => found.shape.tpm = true,
                 "machine" | "M" => found.no_machine = options(value, "type").take("type").is_some_and(|t| t == "none"),
                 _ => {}
             }
@@ -193,6 +208,36 @@ fn virtio_mem(text: &str) -> Option<(String, u64)> {
     ))
 }
 
+/// `-smp 2,...` or `-smp cpus=2,...`; 0 where it says only a topology.
+fn vcpus(text: &str) -> u32 {
+    let cpus = options(text, "cpus").take("cpus");
+    cpus.and_then(|cpus| cpus.parse().ok()).unwrap_or(0)
+}
+
+/// Adds a device to what the budget depends on. Names of graphics devices: qemu: hw/display/* (10.1).
+fn device(text: &str, shape: &mut VmShape) {
+    let Some(driver) = options(text, "driver").take("driver") else {
+        return;
+    };
+    let is_graphics = [
+        "VGA",
+        "virtio-vga",
+        "virtio-gpu",
+        "qxl",
+        "bochs-display",
+        "ramfb",
+        "cirrus-vga",
+    ]
+    .iter()
+    .any(|name| driver.starts_with(name));
+    shape.graphics |= is_graphics;
+    shape.tpm |= driver.starts_with("tpm-");
+    // vfio-pci, and vfio-ap and vfio-ccw of s390x.
+    shape.host_devices = shape
+        .host_devices
+        .saturating_add(u32::from(driver.starts_with("vfio-")));
+}
+
 /// A size with QEMU's suffixes (qemu: util/cutils.c qemu_strtosz); without one it counts in units of
 /// 2^`default_shift` bytes.
 fn size_of(text: &str, default_shift: u32) -> Option<u64> {
@@ -253,7 +298,25 @@ mod tests {
             r#"{"qom-type":"memory-backend-memfd","id":"memvirtiomem0","share":true,"size":2147483648}"#,
             "-device",
             r#"{"driver":"virtio-mem-pci","requested-size":1073741824,"memdev":"memvirtiomem0"}"#,
+            "-smp",
+            "4,maxcpus=16,sockets=4,dies=1,cores=1,threads=1",
+            "-object",
+            r#"{"qom-type":"iothread","id":"iothread1"}"#,
+            "-device",
+            r#"{"driver":"virtio-vga","id":"video0","max_outputs":1}"#,
+            "-device",
+            r#"{"driver":"vfio-pci","host":"0000:3b:00.0","id":"ua-hostdevice-gpu"}"#,
+            "-device",
+            "tpm-crb,tpmdev=tpm-tpm0,id=tpm0",
         ]);
+        let shape = VmShape {
+            vcpus: 4,
+            iothreads: 1,
+            host_devices: 1,
+            graphics: true,
+            tpm: true,
+        };
+        assert_eq!(args.shape, shape);
         assert_eq!(args.name.as_deref(), Some("default_vm1"));
         assert_eq!(args.ram, Some(2 << 30));
         assert_eq!(args.objects.len(), 2);

@@ -97,11 +97,30 @@ pub struct Pod {
     pub guest_hugetlb: u64,
     /// Process id of the QEMU; 0 while none was found.
     pub qemu_pid: u32,
+    /// What QEMU's command line says of the VM; absent while no QEMU was found, and in older recordings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shape: Option<VmShape>,
     /// Every memcg of the pod that is watched.
     pub memcgs: Vec<Memcg>,
     /// The pod's cgroup is gone.
     #[serde(default)]
     pub gone: bool,
+}
+
+/// What of a VM KubeVirt's budget depends on, as far as QEMU's command line says it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct VmShape {
+    /// vCPUs at boot; 0 where it does not say.
+    pub vcpus: u32,
+    /// iothreads.
+    pub iothreads: u32,
+    /// Devices of the host that are passed through (VFIO).
+    pub host_devices: u32,
+    /// It has a graphics device.
+    pub graphics: bool,
+    /// It has a TPM.
+    pub tpm: bool,
 }
 
 /// A watched memcg of a pod.
@@ -134,6 +153,9 @@ pub struct Process {
     pub role: Role,
     /// Resident anonymous, file and shared memory when first seen, bytes.
     pub rss: u64,
+    /// The anonymous and shared part of it: mapped files are mostly charged to others. Absent in older recordings.
+    #[serde(default)]
+    pub rss_anon: Option<u64>,
     /// It started before the tracer attached.
     pub before_attach: bool,
     /// It is gone.

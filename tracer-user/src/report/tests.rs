@@ -85,6 +85,7 @@ impl Story {
             name: name.to_owned(),
             role,
             rss: 0,
+            rss_anon: None,
             before_attach: true,
             exited: false,
         }));
