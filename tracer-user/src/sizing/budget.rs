@@ -89,7 +89,9 @@ fn container_limit(vm: &Vm, guest: u64, overhead: u64) -> Result<Option<u64>, Er
     } else {
         vm.limit
     };
-    let Some(limit) = limit else { return Ok(None) };
+    let Some(limit) = limit else {
+        return auto_limit(vm, guest, overhead);
+    };
     // Guest RAM from hugepages is charged elsewhere: only what exceeds it stays in the memory limit. A guest size that
     // the VM does not give is no part of that sum.
     let base = match (vm.hugepages, vm.guest) {
@@ -100,6 +102,33 @@ fn container_limit(vm: &Vm, guest: u64, overhead: u64) -> Result<Option<u64>, Er
     base.checked_add(overhead)
         .map(Some)
         .ok_or(Error::Overflow("the container's limit"))
+}
+
+/// kubevirt: renderresources.go WithAutoMemoryLimits (main): the ratio multiplies the request with the overhead in it.
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the rounding of float64 is part of the result; the range is checked"
+)]
+fn auto_limit(vm: &Vm, guest: u64, overhead: u64) -> Result<Option<u64>, Error> {
+    let Some(thousandths) = vm.auto_limit else {
+        return Ok(None);
+    };
+    let request = vm.request.unwrap_or(guest);
+    // As with limits: hugepages leave what exceeds the guest memory.
+    let base = match (vm.hugepages, vm.guest) {
+        (false, _) => request,
+        (true, Some(guest)) => request.saturating_sub(guest),
+        (true, None) => 0,
+    };
+    let error = Error::Overflow("the automatic limit");
+    let request = base.checked_add(overhead).ok_or(Error::Overflow("the pod's request"))?;
+    let limit = request as f64 * (f64::from(thousandths) / 1000.0);
+    if limit >= i64::MAX as f64 {
+        return Err(error);
+    }
+    Ok(Some(limit as u64))
 }
 
 #[cfg(test)]
@@ -207,6 +236,36 @@ mod tests {
         assert_eq!(budget.container_limit, Some(MIB + budget.overhead.bytes));
     }
 
+    #[test]
+    fn a_quota_has_kubevirt_set_the_limit_from_the_request() {
+        let vm = Vm {
+            guest: Some(8 * GIB),
+            request: Some(8 * GIB),
+            vcpus: 1,
+            auto_limit: Some(2000),
+            ..Vm::default()
+        };
+        let size = |vm: &Vm| budget(KubeVirt::NEWEST, vm, Ratio::ONE).unwrap();
+        let automatic = size(&vm);
+        assert_eq!(
+            automatic.container_limit,
+            Some(2 * (8 * GIB + automatic.overhead.bytes))
+        );
+        let of_its_own = Vm {
+            limit: Some(9 * GIB),
+            ..vm.clone()
+        };
+        assert_eq!(
+            size(&of_its_own).container_limit,
+            Some(9 * GIB + automatic.overhead.bytes)
+        );
+        let pinned = Vm {
+            dedicated_cpu: true,
+            ..vm
+        };
+        assert!(size(&pinned).container_limit < Some(9 * GIB));
+    }
+
     proptest::proptest! {
         #[test]
         fn more_of_anything_never_budgets_less(
@@ -229,6 +288,56 @@ mod tests {
             proptest::prop_assert!(size(&vm(memory, vcpus + 1, false)) >= plain);
             proptest::prop_assert!(size(&vm(memory, vcpus, true)) >= plain);
             proptest::prop_assert!(overhead(kubevirt, &vm(memory, vcpus, false), Ratio::ONE).unwrap().bytes <= plain);
+        }
+
+        #[test]
+        fn every_input_is_monotone_alone_and_limits_hold_what_they_are_for(
+            memory in 1..(1_u64 << 40), counts in proptest::array::uniform6(0..64_u64), bytes in 0..(1_u64 << 34),
+            input in 0..9_usize, more in 1..8_u64, version in 0..12_usize, ratio in 1.0..10.0_f64, steeper in 0.0..5.0_f64,
+        ) {
+            let kubevirt = KubeVirt::distinct()[version];
+            let vm = |step: u64| {
+                let at = |n: usize| counts[n % 6] + if input == n { step } else { 0 };
+                let [host_devices, sriov, exec_probes, passt, container_disks, vcpus] = [0, 1, 2, 3, 4, 5].map(at);
+                Vm {
+                    guest: Some(memory), request: Some(memory + if input == 6 { step } else { 0 }), limit: Some(memory),
+                    vcpus, host_devices, sriov, exec_probes, passt, container_disks,
+                    binding_memory: if kubevirt.since(1, 3) { bytes + if input == 7 { step } else { 0 } } else { 0 },
+                    added_overhead: if kubevirt.since(1, 8) { bytes + if input == 8 { step } else { 0 } } else { 0 },
+                    ..Vm::default()
+                }
+            };
+            let factor = |ratio: f64| {
+                Ratio::kubevirt(&if kubevirt.since(1, 0) { ratio } else { 1.0 }.to_string()).unwrap()
+            };
+            let size = |step, ratio| budget(kubevirt, &vm(step), factor(ratio)).unwrap();
+            let (less, more, steep) = (size(0, ratio), size(more, ratio), size(0, ratio + steeper));
+            proptest::prop_assert!(more.overhead.bytes >= less.overhead.bytes);
+            proptest::prop_assert!(more.pod_limit >= less.pod_limit);
+            proptest::prop_assert!(steep.overhead.bytes >= less.overhead.bytes);
+            for budget in [less, more, steep] {
+                let limit = budget.container_limit.unwrap();
+                proptest::prop_assert_eq!(limit, memory + budget.overhead.bytes);
+                proptest::prop_assert_eq!(budget.total, Some(budget.overhead.bytes));
+                proptest::prop_assert!(budget.pod_limit.unwrap() >= limit && limit > budget.guest);
+                let terms: u64 = budget.overhead.terms.iter().map(|term| term.bytes).sum();
+                proptest::prop_assert_eq!(terms, budget.overhead.bytes);
+            }
+        }
+
+        #[test]
+        fn harvester_takes_0_and_1_to_10_and_reserves_only_without_a_ratio(ratio in -2.0..14.0_f64, memory in 1..64_u64) {
+            let read = Ratio::harvester(&ratio.to_string());
+            proptest::prop_assert_eq!(read.is_ok(), (1.0..=10.0).contains(&ratio) || ratio == 0.0);
+            proptest::prop_assert_eq!(Ratio::kubevirt(&ratio.to_string()).is_ok(), ratio >= 1.0);
+            let limit = memory * GIB;
+            let settings = crate::sizing::harvester::Settings {
+                ratio: read.unwrap_or(None), reserved: None, overcommit: 150,
+                pins_request: true, host_devices_request: true, hotplug: false,
+            };
+            let made = crate::sizing::harvester::mutate(&Vm { limit: Some(limit), ..Vm::default() }, settings).unwrap();
+            proptest::prop_assert_eq!(made.reserved, if settings.ratio.is_some() { 0 } else { 100 * MIB });
+            proptest::prop_assert_eq!(made.vm.guest, Some(limit - made.reserved));
         }
 
         #[test]

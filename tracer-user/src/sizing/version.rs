@@ -86,7 +86,7 @@ const NEWEST: [Release; 16] = [
 ];
 
 /// Which KubeVirt a Harvester release ships. harvester: deploy/charts/harvester/values.yaml of each tag
-const HARVESTER: [(Release, Release); 26] = [
+const HARVESTER: [(Release, Release); 27] = [
     ships([1, 1, 0], [0, 54, 0]),
     ships([1, 1, 1], [0, 54, 0]),
     ships([1, 1, 2], [0, 54, 0]),
@@ -113,6 +113,8 @@ const HARVESTER: [(Release, Release); 26] = [
     ships([1, 8, 0], [1, 7, 0]),
     ships([1, 8, 1], [1, 7, 0]),
     ships([1, 8, 2], [1, 7, 4]),
+    // Its release candidates up to rc6: there is no release yet.
+    ships([1, 9, 0], [1, 8, 4]),
 ];
 
 const fn ships(harvester: [u16; 3], kubevirt: [u16; 3]) -> (Release, Release) {
@@ -250,6 +252,7 @@ mod tests {
         assert_eq!(KubeVirt::named("1.4.1").unwrap().constants().libvirt, 40);
         assert_eq!(Harvester::named("1.7").unwrap().kubevirt.0, Release(1, 6, 6));
         assert_eq!(Harvester::named("1.4.0").unwrap().kubevirt.0, Release(1, 2, 2));
+        assert_eq!(Harvester::named("1.9").unwrap().kubevirt.0, Release(1, 8, 4));
     }
 
     #[test]
@@ -261,6 +264,6 @@ mod tests {
                 "{message}"
             );
         }
-        assert!(Harvester::named("0.3").unwrap_err().to_string().ends_with("1.7, 1.8"));
+        assert!(Harvester::named("0.3").unwrap_err().to_string().ends_with("1.8, 1.9"));
     }
 }

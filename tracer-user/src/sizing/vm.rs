@@ -49,6 +49,9 @@ pub struct Vm {
     pub added_overhead: u64,
     /// Guest RAM from hugepages.
     pub hugepages: bool,
+    /// KubeVirt sets the limit itself, as it does in a namespace with a memory quota (feature gate
+    /// AutoResourceLimitsGate): this ratio of the pod's request, in thousandths. Not with a limit or dedicated CPUs.
+    pub auto_limit: Option<u32>,
     /// Without the guest-console-log container.
     pub no_console_log: bool,
     /// Volumes that are container disks.

@@ -71,6 +71,10 @@ pub(super) struct VmFlags {
     /// Guest RAM from hugepages
     #[arg(long)]
     hugepages: bool,
+    /// KubeVirt sets the limit itself, in a namespace with a memory quota: this ratio of the pod's request, 2 unless
+    /// the namespace's label alpha.kubevirt.io/auto-memory-limits-ratio says otherwise
+    #[arg(long, value_name = "RATIO", num_args = 0..=1, default_missing_value = "2", value_parser = auto_limit, conflicts_with_all = ["memory", "limit"])]
+    auto_limit: Option<u32>,
     /// Without the guest-console-log container
     #[arg(long)]
     no_console_log: bool,
@@ -105,10 +109,26 @@ impl VmFlags {
             binding_memory: optional("--binding-memory", &self.binding_memory)?.unwrap_or(0),
             added_overhead: optional("--added-overhead", &self.added_overhead)?.unwrap_or(0),
             hugepages: self.hugepages,
+            auto_limit: self.auto_limit,
             no_console_log: self.no_console_log,
             container_disks: self.container_disks,
         })
     }
+}
+
+/// A ratio in thousandths. kubevirt: pkg/virt-controller/services/renderresources.go getMemoryLimitsRatio (main)
+fn auto_limit(text: &str) -> Result<u32, String> {
+    let error = || "the ratio of an automatic limit is 1 to 1000, as in 2 or 1.25".to_owned();
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if !digits(whole) || fraction.len() > 3 || !(fraction.is_empty() || digits(fraction)) {
+        return Err(error());
+    }
+    let thousandths = format!("{whole}{fraction:0<3}").parse().map_err(|_| error())?;
+    (1000..=1_000_000)
+        .contains(&thousandths)
+        .then_some(thousandths)
+        .ok_or_else(error)
 }
 
 fn vcpus(text: &str) -> Result<u64, String> {
