@@ -5,6 +5,7 @@ pub mod lab;
 pub mod memcg;
 pub mod program;
 pub mod recording;
+pub mod simulate;
 pub mod work;
 
 pub use lab::Scenario;

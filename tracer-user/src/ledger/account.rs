@@ -95,6 +95,14 @@ impl Cells {
             .sum()
     }
 
+    /// Bytes charged that found their place, guest RAM included.
+    #[must_use]
+    pub fn placed(&self) -> u64 {
+        self.iter()
+            .filter(|(_, region, _)| *region != Region::Unplaced)
+            .fold(0, |sum: u64, (_, _, flow)| sum.saturating_add(flow.charged))
+    }
+
     /// Bytes given back; leaving `unplaced` is a move, not a return.
     #[must_use]
     pub fn returned(&self) -> u64 {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use hdrhistogram::Histogram;
-use tracer_common::{Kind, Region};
+use tracer_common::Kind;
 
 use super::account::{Account, Cells, ThreadKey};
 use super::culprit::Entity;
@@ -39,7 +39,7 @@ pub struct PodLedger {
     pub series: Series,
     /// Worst moment of reconciliation.
     pub worst: Worst,
-    /// Sizes of charge events, bytes.
+    /// Bytes that a thread was charged from one sample to the next, where it was charged any.
     pub bursts: Sizes,
     /// Reclaim stalls, nanoseconds.
     pub stalls: Sizes,
@@ -53,6 +53,8 @@ pub struct PodLedger {
     ended: BTreeMap<Entity, Account>,
     /// Charged since the last sample: not yet comparable with any usage.
     late: HashMap<ThreadKey, Cells>,
+    /// What the last sample (or the kill) made comparable.
+    recent: Vec<(ThreadKey, Cells)>,
     total: Cells,
 }
 
@@ -96,9 +98,6 @@ impl PodLedger {
         if self.kill_t().is_some_and(|kill| t > kill) {
             return self.teardown.add(kind, region, charged, uncharged);
         }
-        if charged > 0 && region != Region::Unplaced {
-            self.bursts.0.saturating_record(charged);
-        }
         let key = ThreadKey {
             tid: charge.tid,
             start_ns: charge.start_ns,
@@ -121,6 +120,7 @@ impl PodLedger {
             self.first = Some((t, sample.clone()));
         }
         self.settle(t);
+        self.record_bursts();
         self.last = Some((t, sample.clone()));
         self.guest_first = self.guest_first.or(sample.guest_resident);
         self.guest_last = sample.guest_resident.or(self.guest_last);
@@ -152,6 +152,7 @@ impl PodLedger {
     pub(super) fn oom(&mut self, t: u64, oom: &Oom) {
         if self.ooms.is_empty() && self.first.is_some() {
             self.settle(t);
+            self.record_bursts();
             if oom.oom_memcg == self.pod.memcg && oom.usage > 0 {
                 self.usage_at_kill = Some(oom.usage);
                 self.usage_peak = self.usage_peak.max(oom.usage);
@@ -176,9 +177,20 @@ impl PodLedger {
 
     /// Moves what came since the last sample into the accounts.
     fn settle(&mut self, t: u64) {
+        self.recent.clear();
         for (key, cells) in self.late.drain() {
             self.total.merge(&cells);
             self.accounts.entry(key).or_default().charge(t, &cells);
+            self.recent.push((key, cells));
+        }
+    }
+
+    fn record_bursts(&mut self) {
+        for (_, cells) in &self.recent {
+            let bytes = cells.placed();
+            if bytes > 0 {
+                self.bursts.0.saturating_record(bytes);
+            }
         }
     }
 
@@ -230,6 +242,12 @@ impl PodLedger {
     #[must_use]
     pub fn total(&self) -> &Cells {
         &self.total
+    }
+
+    /// What each thread was charged and gave back between the last two samples (or the last sample and the kill).
+    #[must_use]
+    pub fn recent(&self) -> &[(ThreadKey, Cells)] {
+        &self.recent
     }
 
     /// Accounts of threads, in no particular order.

@@ -207,6 +207,38 @@ pub struct Charge {
     pub uncharged: u64,
 }
 
+/// A charge event's line by itself: read without the detour that a tagged type takes.
+#[derive(Deserialize)]
+pub(super) struct ChargeLine {
+    t: u64,
+    memcg: u64,
+    tid: u32,
+    start_ns: u64,
+    #[serde(with = "names::kind")]
+    kind: Kind,
+    #[serde(with = "names::region")]
+    region: Region,
+    charged: u64,
+    uncharged: u64,
+}
+
+impl From<ChargeLine> for Event {
+    fn from(line: ChargeLine) -> Self {
+        Self {
+            t: line.t,
+            body: Body::Charge(Charge {
+                memcg: line.memcg,
+                tid: line.tid,
+                start_ns: line.start_ns,
+                kind: line.kind,
+                region: line.region,
+                charged: line.charged,
+                uncharged: line.uncharged,
+            }),
+        }
+    }
+}
+
 /// The kernel's own figures for a memcg: what the accounts are reconciled against.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
@@ -447,6 +479,12 @@ pub struct FileCache {
 
 /// Kinds and regions by their names.
 mod names {
+    use std::borrow::Cow;
+
+    /// A name, not copied where it need not be.
+    #[derive(serde::Deserialize)]
+    struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+
     macro_rules! by_name {
         ($module:ident, $type:ty) => {
             pub mod $module {
@@ -457,7 +495,7 @@ mod names {
                 }
 
                 pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<$type, D::Error> {
-                    let name = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+                    let super::Name(name) = super::Name::deserialize(deserializer)?;
                     <$type>::from_name(&name).ok_or_else(|| D::Error::custom(format!("unknown name '{name}'")))
                 }
             }

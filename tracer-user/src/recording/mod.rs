@@ -5,6 +5,7 @@
 
 pub mod event;
 mod frames;
+mod gather;
 mod reader;
 mod writer;
 

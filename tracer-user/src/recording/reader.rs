@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use super::MAX_LINE;
-use super::event::{Body, Event, FORMAT, Header};
+use super::event::{Body, ChargeLine, Event, FORMAT, Header};
 use super::frames::{Damage, Frames, begins_like_a_frame};
 
 /// Why a recording cannot be read at all.
@@ -241,7 +241,17 @@ impl<R: Read> Iterator for Reader<R> {
 
 /// An event, if the line is one.
 fn parse(line: &[u8]) -> Option<Event> {
-    serde_json::from_slice(line).ok()
+    parse_charge(line).or_else(|| serde_json::from_slice(line).ok())
+}
+
+/// A charge, if the line is one in the order that the writer writes. Most lines are, and this takes a third of the time.
+fn parse_charge(line: &[u8]) -> Option<Event> {
+    let behind_t = line.strip_prefix(br#"{"t":"#)?;
+    let digits = behind_t.iter().position(|byte| *byte == b',')?;
+    if !behind_t.get(digits..)?.starts_with(br#","type":"charge","#) {
+        return None;
+    }
+    serde_json::from_slice::<ChargeLine>(line).ok().map(Event::from)
 }
 
 /// The format alone, for a header whose other fields this version may not understand.

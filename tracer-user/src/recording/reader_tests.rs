@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 use tracer_common::{Kind, Region};
 
-use super::super::event::{Charge, Footer, Loss};
+use super::super::event::{Charge, Footer, Loss, Reclaim};
 use super::super::writer::Writer;
 use super::*;
 
@@ -30,6 +30,21 @@ fn charge(t: u64, charged: u64) -> Event {
     }
 }
 
+/// An event that is written as it is, unlike charges, which are added up.
+fn reclaim(t: u64, duration_ns: u64) -> Event {
+    Event {
+        t,
+        body: Body::Reclaim(Reclaim {
+            memcg: 7,
+            tid: 42,
+            start_ns: 1,
+            duration_ns,
+            pages: 0,
+            order: 0,
+        }),
+    }
+}
+
 fn footer(t: u64) -> Event {
     Event {
         t,
@@ -39,9 +54,9 @@ fn footer(t: u64) -> Event {
 
 /// Five seconds of ten events each, and a footer.
 fn events() -> Vec<Event> {
-    let charges = (0..50).map(|n| charge(n * 100_000_000, 4096 * (n + 1) * (n % 7 + 1)));
+    let reclaims = (0..50).map(|n| reclaim(n * 100_000_000, 4096 * (n + 1) * (n % 7 + 1)));
     let mut events = vec![header()];
-    events.extend(charges);
+    events.extend(reclaims);
     events.push(footer(5_000_000_000));
     events
 }
@@ -142,6 +157,18 @@ fn a_frame_without_checksum_is_not_believed() {
     let (read, summary) = read(&file).unwrap();
     assert_eq!(summary.state, State::Damaged);
     assert_eq!(read, [header(), footer(2)]);
+}
+
+#[test]
+fn a_charge_reads_the_same_by_the_short_way_and_the_long() {
+    let line = serde_json::to_string(&charge(9, 4096)).unwrap();
+    let other_order = line.replace("{\"t\":9,", "{").replace('}', ",\"t\":9}");
+    let with_space = line.replace(':', ": ");
+    for line in [&line, &other_order, &with_space] {
+        assert_eq!(parse(line.as_bytes()), Some(charge(9, 4096)), "{line}");
+    }
+    assert!(parse_charge(line.as_bytes()).is_some());
+    assert!(parse_charge(other_order.as_bytes()).is_none());
 }
 
 #[test]

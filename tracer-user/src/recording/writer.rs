@@ -9,6 +9,7 @@ use bytes::{BufMut as _, BytesMut};
 use zstd::bulk::Compressor;
 
 use super::event::{Body, Event};
+use super::gather::Gather;
 
 /// A frame is closed when it is this old...
 const FRAME_NS: u64 = 1_000_000_000;
@@ -103,10 +104,14 @@ pub enum WriteError {
 /// events, or of [`tick`](Self::tick) when there are none), when it passes 1 MiB, at every OOM, and at the end. Only the
 /// OOM and the end are also synced (fdatasync): the page cache outlives a killed tracer, and syncing every second
 /// would make the recorder wait for the very disk whose backup it watches.
+///
+/// Charges of the same account are added up until the next sample, kill, pod or end of the frame.
 pub struct Writer<S: Sink> {
     sink: S,
     path: PathBuf,
     compressor: Compressor<'static>,
+    /// Charges that are still added up.
+    gather: Gather,
     lines: BytesMut,
     opened_ns: Option<u64>,
     failed: bool,
@@ -165,6 +170,7 @@ impl<S: Sink> Writer<S> {
                 sink,
                 path,
                 compressor,
+                gather: Gather::default(),
                 lines: BytesMut::with_capacity(FRAME_BYTES),
                 opened_ns: None,
                 failed: false,
@@ -181,10 +187,21 @@ impl<S: Sink> Writer<S> {
     pub fn push(&mut self, event: &Event) -> Result<(), WriteError> {
         self.tick(event.t)?;
         self.opened_ns.get_or_insert(event.t);
-        serde_json::to_writer((&mut self.lines).writer(), event).map_err(|error| self.failure(error.into()))?;
-        self.lines.put_u8(b'\n');
+        if let Body::Charge(charge) = &event.body {
+            if !self.gather.take(event.t, charge) {
+                self.close_frame()?;
+                self.opened_ns = Some(event.t);
+                self.gather.take(event.t, charge);
+            }
+            return Ok(());
+        }
+        if Gather::is_bound(&event.body) {
+            self.write_gathered()?;
+        }
+        self.write_line(event)?;
         match event.body {
             Body::Oom(_) => {
+                self.gather.kill(event.t);
                 self.close_frame()?;
                 self.sync()
             }
@@ -214,12 +231,27 @@ impl<S: Sink> Writer<S> {
         self.sync()
     }
 
+    fn write_line(&mut self, event: &Event) -> Result<(), WriteError> {
+        serde_json::to_writer((&mut self.lines).writer(), event).map_err(|error| self.failure(error.into()))?;
+        self.lines.put_u8(b'\n');
+        Ok(())
+    }
+
+    fn write_gathered(&mut self) -> Result<(), WriteError> {
+        let gathered = self.gather.drain();
+        for event in gathered {
+            self.write_line(&event)?;
+        }
+        Ok(())
+    }
+
     fn close_frame(&mut self) -> Result<(), WriteError> {
         if self.failed {
             return Err(WriteError::GivenUp {
                 path: self.path.clone(),
             });
         }
+        self.write_gathered()?;
         self.opened_ns = None;
         if self.lines.is_empty() {
             return Ok(());
@@ -250,7 +282,7 @@ impl<S: Sink> Writer<S> {
 /// The last second must not go missing when a recorder ends by an error of something else.
 impl<S: Sink> Drop for Writer<S> {
     fn drop(&mut self) {
-        if !self.failed && !self.lines.is_empty() {
+        if !self.failed && !(self.lines.is_empty() && self.gather.is_empty()) {
             // There is nobody left to tell; `finish` is the way to know.
             let _ = self.finish();
         }

@@ -162,7 +162,7 @@ pub struct PodReport {
     pub files: Vec<FileReport>,
     /// Time threads spent reclaiming before their charges.
     pub stalls: Stalls,
-    /// Sizes of charge records, bytes.
+    /// Bytes that a thread was charged from one sample to the next, guest RAM included.
     pub charge_sizes: Quantiles,
 }
 
