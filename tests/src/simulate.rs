@@ -159,6 +159,7 @@ impl Simulation<'_> {
             granularity: GRANULARITY,
             page_size: 4096,
             cpus: 16,
+            forecasts: false,
         }))?;
         self.emit(Body::Pod(Pod {
             pod: 1,
@@ -215,6 +216,7 @@ impl Simulation<'_> {
             name: name.to_owned(),
             role,
             rss: 20 * MIB,
+            rss_anon: None,
             before_attach: true,
             exited: false,
         }))?;
@@ -326,11 +328,12 @@ impl Simulation<'_> {
             if too_much > 0 {
                 self.charge(worker, Kind::File, Region::Overhead, 0, too_much)?;
                 self.file -= too_much;
+                let duration_ns = 1000 * self.rng.u64(20..4000);
                 self.emit(Body::Reclaim(Reclaim {
                     memcg: MEMCG,
                     tid: worker.tid,
                     start_ns: worker.start_ns,
-                    duration_ns: 1000 * self.rng.u64(20..4000),
+                    duration_ns,
                     pages: too_much / 4096,
                     order: 0,
                 }))?;

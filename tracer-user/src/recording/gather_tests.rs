@@ -79,6 +79,7 @@ fn beginning() -> Vec<Event> {
             name: "qemu".to_owned(),
             role: Role::MainLoop,
             rss: 0,
+            rss_anon: None,
             before_attach: true,
             exited: false,
         }),
@@ -229,10 +230,12 @@ fn any_body() -> impl Strategy<Value = Body> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     /// Live and replayed are one: whatever happens in whatever order, with charges that are told late.
     #[test]
     fn a_recording_reports_what_its_events_do(
-        steps in prop::collection::vec((0_u64..400_000_000, 0_u64..3, any_body()), 0..300),
+        steps in prop::collection::vec((0_u64..400_000_000, 0_u64..3, any_body()), 0..120),
     ) {
         let mut events = beginning();
         let mut t = 0;

@@ -282,7 +282,8 @@ impl<S: Sink> Writer<S> {
 /// The last second must not go missing when a recorder ends by an error of something else.
 impl<S: Sink> Drop for Writer<S> {
     fn drop(&mut self) {
-        if !self.failed && !(self.lines.is_empty() && self.gather.is_empty()) {
+        let nothing_left = self.lines.is_empty() && self.gather.is_empty();
+        if !self.failed && !nothing_left {
             // There is nobody left to tell; `finish` is the way to know.
             let _ = self.finish();
         }
