@@ -62,6 +62,8 @@ pub struct Collector<S> {
     killed_ns: Option<u64>,
     /// Records were dropped, and some may have said that a thread exits.
     exits_dropped: bool,
+    /// As of the last sample: it takes a file per program to know.
+    missed_runs: u64,
     granularity: u64,
     kernel_log: Option<KernelLog>,
     /// What happened after a kill that is not announced yet.
@@ -96,6 +98,7 @@ impl<S: EventSink> Collector<S> {
             last_walk_ns: now,
             killed_ns: None,
             exits_dropped: false,
+            missed_runs: 0,
             granularity: header.granularity,
             kernel_log: kernel_log.ok(),
             held: Vec::new(),
@@ -148,6 +151,7 @@ impl<S: EventSink> Collector<S> {
     pub fn finish(mut self, ended: &str) -> Result<S, CollectError> {
         self.sample(boot_ns())?;
         self.tracer.detach();
+        self.missed_runs = self.tracer.missed_runs();
         self.drain()?;
         self.walk()?;
         self.announce_kills(u64::MAX)?;
@@ -356,6 +360,7 @@ impl<S: EventSink> Collector<S> {
     /// The accounts, then the kernel's own figures, as close to each other as can be.
     fn sample(&mut self, now: u64) -> Result<(), CollectError> {
         self.refresh(now)?;
+        self.missed_runs = self.tracer.missed_runs();
         self.drain()?;
         self.walk()?;
         let now = boot_ns();
@@ -391,6 +396,7 @@ impl<S: EventSink> Collector<S> {
             lost_bytes: count(LossCounter::LostBytes),
             events_dropped: count(LossCounter::EventsDropped) + self.tracer.malformed(),
             files_full: count(LossCounter::FilesFull),
+            missed_runs: self.missed_runs,
             max_delay_ns: self.loss.max_delay_ns,
         };
         if loss.ring_full > self.loss.ring_full {

@@ -1,5 +1,6 @@
 //! Kernel features, backends, loading and draining of the eBPF programs. The only room that touches aya.
 
+mod attached;
 mod btf;
 mod drain;
 mod kernel_table;

@@ -6,12 +6,12 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use aya::maps::{HashMap, MapData, MapError, PerCpuArray, RingBuf};
-use aya::programs::links::FdLink;
 use aya::programs::{Program, ProgramError};
 use aya::{Btf, Ebpf, EbpfError, EbpfLoader};
 use aya_log::EbpfLogger;
 use tracer_common::{AccountKey, AccountTotals, FileKey, GuestRanges, KernelOffsets, Watched};
 
+use super::attached::Attached;
 use super::btf::{KernelTypes, TypesError};
 use super::kernel_table::{Unresolved, resolve_offsets};
 use super::plan::{Backend, BackendChoice, Candidate, Group, Hook, Need, PROBES, Probe};
@@ -96,9 +96,11 @@ impl ProbeState {
     }
 }
 
-/// Attached programs (alive by their links) and their maps. Dropping it detaches everything.
+/// Attached programs and their maps. Dropping it detaches everything.
 pub struct Tracer {
-    links: Vec<FdLink>,
+    attached: Vec<Attached>,
+    /// Runs missed by programs that are detached.
+    missed: u64,
     states: Vec<ProbeState>,
     backend: Backend,
     pub(super) ring: RingBuf<MapData>,
@@ -127,11 +129,11 @@ impl Tracer {
         let mut refusals = Vec::new();
         for &backend in options.backend.order() {
             match attach_group(&mut ebpf, &types, &btf, Group::Accounting(backend)) {
-                Ok((mut links, mut states)) => {
-                    let (more_links, more_states) = attach_group(&mut ebpf, &types, &btf, Group::Events)?;
-                    links.extend(more_links);
+                Ok((mut attached, mut states)) => {
+                    let (more, more_states) = attach_group(&mut ebpf, &types, &btf, Group::Events)?;
+                    attached.extend(more);
                     states.extend(more_states);
-                    return Self::with(ebpf, links, states, backend);
+                    return Self::with(ebpf, attached, states, backend);
                 }
                 Err(error) => refusals.push(format!("{}: {error}", backend.as_str())),
             }
@@ -139,7 +141,12 @@ impl Tracer {
         Err(ProbeError::NoBackend(refusals.join("; ")))
     }
 
-    fn with(mut ebpf: Ebpf, links: Vec<FdLink>, states: Vec<ProbeState>, backend: Backend) -> Result<Self, ProbeError> {
+    fn with(
+        mut ebpf: Ebpf,
+        attached: Vec<Attached>,
+        states: Vec<ProbeState>,
+        backend: Backend,
+    ) -> Result<Self, ProbeError> {
         macro_rules! take {
             ($name:literal) => {
                 ebpf.take_map($name)
@@ -156,7 +163,8 @@ impl Tracer {
             .ok();
         Ok(Self {
             logger,
-            links,
+            attached,
+            missed: 0,
             states,
             backend,
             ring: take!("RECORDS"),
@@ -201,9 +209,17 @@ impl Tracer {
         fd.try_clone_to_owned()
     }
 
+    /// Times that a program did not run, since the same program was running on that CPU. What it would have counted
+    /// is in no account.
+    #[must_use]
+    pub fn missed_runs(&self) -> u64 {
+        self.missed + self.attached.iter().map(Attached::missed_runs).sum::<u64>()
+    }
+
     /// Detaches every program, which unloads it; the maps stay readable, and no longer change.
     pub fn detach(&mut self) {
-        self.links.clear();
+        self.missed = self.missed_runs();
+        self.attached.clear();
     }
 }
 
@@ -249,14 +265,14 @@ fn attach_group(
     types: &KernelTypes,
     btf: &Btf,
     group: Group,
-) -> Result<(Vec<FdLink>, Vec<ProbeState>), ProbeError> {
-    let mut links = Vec::new();
+) -> Result<(Vec<Attached>, Vec<ProbeState>), ProbeError> {
+    let mut attached = Vec::new();
     let mut states = Vec::new();
     for probe in PROBES.iter().filter(|probe| probe.group == group) {
         let result = attach_probe(ebpf, types, btf, probe);
         let result = match (result, probe.need) {
-            (Ok((link, candidate)), _) => {
-                links.push(link);
+            (Ok((program, candidate)), _) => {
+                attached.push(program);
                 Ok((candidate.hook.backend(), candidate.hook.name()))
             }
             (Err(reason), Need::Required) => {
@@ -269,7 +285,7 @@ fn attach_group(
         };
         states.push(ProbeState { probe, result });
     }
-    Ok((links, states))
+    Ok((attached, states))
 }
 
 /// Tries a probe's candidates in order.
@@ -278,7 +294,7 @@ fn attach_probe(
     types: &KernelTypes,
     btf: &Btf,
     probe: &Probe,
-) -> Result<(FdLink, &'static Candidate), String> {
+) -> Result<(Attached, &'static Candidate), String> {
     let mut reasons = Vec::new();
     for candidate in probe.candidates {
         match candidate
@@ -286,46 +302,47 @@ fn attach_probe(
             .check(types)
             .and_then(|()| attach_candidate(ebpf, btf, candidate))
         {
-            Ok(link) => return Ok((link, candidate)),
+            Ok(attached) => return Ok((attached, candidate)),
             Err(reason) => reasons.push(reason),
         }
     }
     Err(reasons.join(", or "))
 }
 
-fn attach_candidate(ebpf: &mut Ebpf, btf: &Btf, candidate: &Candidate) -> Result<FdLink, String> {
+fn attach_candidate(ebpf: &mut Ebpf, btf: &Btf, candidate: &Candidate) -> Result<Attached, String> {
     let name = candidate.hook.name();
     let program = ebpf
         .program_mut(candidate.program)
         .ok_or_else(|| format!("no program {}", candidate.program))?;
-    let link = try_attach(program, btf, name, candidate.hook);
-    link.map_err(|error| explain_attach(name, &error))
+    let attached = try_attach(program, btf, name, candidate.hook);
+    attached.map_err(|error| explain_attach(name, &error))
 }
 
-fn try_attach(program: &mut Program, btf: &Btf, name: &str, hook: Hook) -> Result<FdLink, ProgramError> {
-    match (program, hook) {
+fn try_attach(program: &mut Program, btf: &Btf, name: &str, hook: Hook) -> Result<Attached, ProgramError> {
+    let link = match (&mut *program, hook) {
         (Program::FEntry(program), Hook::Entry(..)) => {
             program.load(name, btf)?;
             let link = program.attach()?;
-            Ok(program.take_link(link)?.into())
+            program.take_link(link)?.into()
         }
         (Program::FExit(program), Hook::Exit(..)) => {
             program.load(name, btf)?;
             let link = program.attach()?;
-            Ok(program.take_link(link)?.into())
+            program.take_link(link)?.into()
         }
         (Program::BtfTracePoint(program), Hook::Tracepoint(..)) => {
             program.load(name, btf)?;
             let link = program.attach()?;
-            Ok(program.take_link(link)?.into())
+            program.take_link(link)?.into()
         }
         (Program::RawTracePoint(program), Hook::RawTracepoint(_)) => {
             program.load()?;
             let link = program.attach(name)?;
-            Ok(program.take_link(link)?.into())
+            program.take_link(link)?.into()
         }
-        _ => Err(ProgramError::UnexpectedProgramType),
-    }
+        _ => return Err(ProgramError::UnexpectedProgramType),
+    };
+    Attached::new(program, link)
 }
 
 /// Why maps or globals were refused, with the missing capability where that is it.

@@ -289,6 +289,13 @@ fn losses(report: &Report, out: &mut impl Write) -> io::Result<()> {
             loss.files_full,
         )?;
     }
+    if loss.missed_runs > 0 {
+        writeln!(
+            out,
+            "Missed: {} runs of programs, interrupted by themselves; their bytes are in \"unexplained\"",
+            loss.missed_runs,
+        )?;
+    }
     if let Some(count) = report.loss.disagreements.filter(|count| *count > 0) {
         writeln!(
             out,
