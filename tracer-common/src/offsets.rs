@@ -30,12 +30,23 @@ kernel_offsets! {
     folio_mapping,
     /// `folio.index`
     folio_index,
-    /// Pages of a large folio, from its head: `folio._nr_pages` (6.18), `folio._folio_nr_pages` (6.1, 6.12).
+    /// Pages of a large folio, from its head: `folio._nr_pages` (6.18), `folio._folio_nr_pages` (6.1, 6.12), `compound_nr`
+    /// of the second page (5.10).
     folio_nr_pages,
+    /// `page.mem_cgroup`, where a page holds its memcg without flags (before 5.11).
+    page_mem_cgroup,
+    /// `page.page_type`
+    page_type,
     /// Bit of `enum pageflags`: PG_head.
     pg_head,
     /// Bit of `enum pageflags`: PG_swapbacked.
     pg_swapbacked,
+    /// Bit of `enum pageflags`: PG_swapcache.
+    pg_swapcache,
+    /// `enum pagetype`: PGTY_hugetlb, the top byte of a huge page's type (6.12).
+    pgty_hugetlb,
+    /// 1 where kernel pages hold a memcg as LRU pages do, although they have `memcg_data` (5.11, 5.12), else 0.
+    kernel_pages_hold_memcg,
     /// 1 where LRU folios hold an obj_cgroup as kernel pages do (7.1 and later: `uncharge_gather.objcg`), else 0.
     lru_folios_hold_objcg,
     /// `mem_cgroup.css.cgroup`
@@ -66,6 +77,14 @@ kernel_offsets! {
     task_mm,
     /// `css_set.subsys[memory_cgrp_id]`
     css_set_memory,
+    /// `task_struct.stack_vm_area`: the area of its kernel stack.
+    task_stack_area,
+    /// `vm_struct.pages`
+    vm_pages,
+    /// `vm_struct.nr_pages`
+    vm_nr_pages,
+    /// `sock.sk_memcg`
+    sock_memcg,
     /// `vm_area_struct.vm_mm`
     vma_mm,
     /// `mm_struct.owner`
@@ -108,8 +127,10 @@ kernel_offsets! {
     stat_sock,
     /// `enum memcg_stat_item`: MEMCG_VMALLOC.
     stat_vmalloc,
+    /// `enum memcg_stat_item`: MEMCG_PERCPU_B, in bytes.
+    stat_percpu,
 }
-assert_layout!(KernelOffsets, size 172);
+assert_layout!(KernelOffsets, size 212);
 
 // SAFETY: repr(C) of u32 fields only: no padding, every bit pattern is valid.
 #[cfg(feature = "user")]

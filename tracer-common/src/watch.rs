@@ -28,9 +28,11 @@ pub enum LossCounter {
     EventsDropped = 3,
     /// Pages of page cache whose file found no room in the top list.
     FilesFull = 4,
+    /// Calls of a charging function whose return no kretprobe saw: their charges, if they succeeded, are not counted.
+    ReturnsMissed = 5,
 }
 
 impl LossCounter {
     /// How many counters there are.
-    pub const COUNT: u32 = 5;
+    pub const COUNT: u32 = 6;
 }

@@ -47,13 +47,25 @@ pub fn account(memcg: u64, kind: Kind, region: Region, direction: Direction, byt
 /// Adds or takes back a signed number of pages.
 #[inline(always)]
 pub fn account_pages(memcg: u64, kind: Kind, region: Region, pages: i64) {
-    let bytes = pages.unsigned_abs() * global!(PAGE_SIZE);
-    let direction = if pages < 0 {
+    account_bytes(memcg, kind, region, pages * global!(PAGE_SIZE) as i64);
+}
+
+/// Adds or takes back a signed number of bytes.
+#[inline(always)]
+pub fn account_bytes(memcg: u64, kind: Kind, region: Region, bytes: i64) {
+    let direction = if bytes < 0 {
         Direction::Uncharge
     } else {
         Direction::Charge
     };
-    account(memcg, kind, region, direction, bytes);
+    account(memcg, kind, region, direction, bytes.unsigned_abs());
+}
+
+/// Moves bytes that are charged already to the kind that they turn out to be of, or back (negative).
+#[inline(always)]
+pub fn reclassify(memcg: u64, from: Kind, to: Kind, bytes: i64) {
+    account_bytes(memcg, from, Region::Overhead, -bytes);
+    account_bytes(memcg, to, Region::Overhead, bytes);
 }
 
 /// A charged page got its place.

@@ -1,64 +1,109 @@
 //! The charge path of the function backend: user folios, kernel pages, slab objects, sockets.
 //!
-//! Each program runs at the return of a kernel function and counts only when that succeeded. The return value stands
-//! behind the last argument, so a prototype with another number of arguments is another program.
+//! Most programs run at the return of a kernel function and count only when that succeeded. A prototype with another
+//! number of arguments, or others in other places, is another program.
 
-use aya_ebpf::macros::fexit;
-use aya_ebpf::programs::FExitContext;
 use tracer_common::{Kind, Region};
 
-use crate::account::{Direction, account, watched};
-use crate::kernel::{Folio, Pointer, cgroup_id_typed, objcg_memcg_id};
+use crate::account::{Direction, account, account_bytes, watched};
+use crate::hooks::{Access, at_entry, at_return};
+use crate::kernel::{Folio, Pointer, cgroup_id, cgroup_id_typed, objcg_memcg_id, socket_memcg};
 use crate::maps::global;
 
-// kernel: int __mem_cgroup_charge(struct folio *, struct mm_struct *, gfp_t) (6.1 to 7.3)
-#[fexit]
-pub fn charge_folio(ctx: FExitContext) -> u32 {
-    if ctx.arg::<i32>(3) == 0 {
-        let mm: Pointer = ctx.arg(1);
-        charged_folio(Folio(ctx.arg(0)), !mm.is_null());
-    }
-    0
-}
+// kernel: int __mem_cgroup_charge(struct folio *, struct mm_struct *, gfp_t) (5.16 to 7.3), with struct page * on 5.15;
+// int mem_cgroup_charge(struct page *, struct mm_struct *, gfp_t) (5.8 to 5.14)
+at_return!(charge_folio, charge_folio_kprobe, charge_folio_kretprobe, takes 3 => charged_folio(0 from 0, 1 from 1));
 
-// kernel: int mem_cgroup_swapin_charge_folio(struct folio *, struct mm_struct *, gfp_t, swp_entry_t) (6.1 to 7.1)
-#[fexit]
-pub fn charge_swapin_folio(ctx: FExitContext) -> u32 {
-    if ctx.arg::<i32>(4) == 0 {
-        charged_folio(Folio(ctx.arg(0)), true);
-    }
-    0
-}
-
-/// Kind of a folio that was just charged, when it is in no mapping yet: page cache is charged without an mm, shmem is
-/// already swapbacked, anonymous memory is neither.
+/// A folio was just charged: page cache is charged without an mm or has its mapping already, shmem is swapbacked,
+/// anonymous memory is neither.
 #[inline(always)]
-fn charged_folio(folio: Folio, has_mm: bool) -> Option<()> {
-    let memcg = Folio::memcg_id(folio.memcg_data())?;
+fn charged_folio<A: Access>(folio: Pointer, mm: Pointer, status: i32) -> Option<()> {
+    if status != 0 {
+        return None;
+    }
+    let folio = Folio(folio);
+    let memcg = folio.owner()?.memcg;
     watched(memcg)?;
-    let kind = if folio.is_swapbacked() {
-        Kind::Shmem
-    } else if has_mm {
+    let kind = if folio.in_swap_cache() {
         Kind::Anon
-    } else {
+    } else if folio.is_swapbacked() {
+        Kind::Shmem
+    } else if mm.is_null() || folio.is_mapped_file() {
         Kind::File
+    } else {
+        Kind::Anon
     };
     account(memcg, kind, Region::Unplaced, Direction::Charge, folio.bytes());
     Some(())
 }
 
-// kernel: int __memcg_kmem_charge_page(struct page *, gfp_t, int order) (5.8 to 7.3)
-#[fexit]
-pub fn charge_kernel_pages(ctx: FExitContext) -> u32 {
-    if ctx.arg::<i32>(3) == 0 {
-        charged_kernel_pages(Folio(ctx.arg(0)), ctx.arg(2));
+// kernel: int mem_cgroup_swapin_charge_folio(struct folio *, struct mm_struct *, gfp_t, swp_entry_t) (6.1 to 7.1), the
+// same with another second argument (7.2 to 7.3), and mem_cgroup_swapin_charge_page(struct page *, ...) (5.13 to 5.19)
+at_return!(charge_swapin, charge_swapin_kprobe, charge_swapin_kretprobe, takes 4 => swapped_in(0 from 0));
+
+/// Nobody knows yet whether this was anonymous memory or shmem: `place_shmem` moves it where it was the latter.
+#[inline(always)]
+fn swapped_in<A: Access>(folio: Pointer, status: i32) -> Option<()> {
+    if status != 0 {
+        return None;
     }
-    0
+    let folio = Folio(folio);
+    let memcg = folio.owner()?.memcg;
+    watched(memcg)?;
+    account(memcg, Kind::Anon, Region::Unplaced, Direction::Charge, folio.bytes());
+    Some(())
 }
 
+// kernel: int mem_cgroup_charge_hugetlb(struct folio *, gfp_t) (6.13 to 7.2)
+at_return!(charge_hugetlb, charge_hugetlb_kprobe, charge_hugetlb_kretprobe, takes 2 => charged_hugetlb(0 from 0));
+
+// kernel: int mem_cgroup_charge_hugetlb(struct folio *, struct mm_struct *, gfp_t) (7.3)
+at_return!(charge_hugetlb_mm, charge_hugetlb_mm_kprobe, charge_hugetlb_mm_kretprobe, takes 3 => charged_hugetlb(0 from 0));
+
 #[inline(always)]
-fn charged_kernel_pages(page: Folio, order: u32) -> Option<()> {
-    let memcg = Folio::memcg_id(page.memcg_data())?;
+fn charged_hugetlb<A: Access>(folio: Pointer, status: i32) -> Option<()> {
+    if status != 0 {
+        return None;
+    }
+    let folio = Folio(folio);
+    let memcg = folio.owner()?.memcg;
+    watched(memcg)?;
+    account(memcg, Kind::Hugetlb, Region::Unplaced, Direction::Charge, folio.bytes());
+    Some(())
+}
+
+// kernel: void mem_cgroup_commit_charge(struct folio *, struct mem_cgroup *) (6.7 to 6.12): of huge pages only, when
+// the charge has gone through
+at_entry!(commit_hugetlb, commit_hugetlb_kprobe => committed_hugetlb(0, 1));
+
+#[inline(always)]
+fn committed_hugetlb<A: Access>(folio: Pointer, memcg: Pointer) -> Option<()> {
+    let memcg = cgroup_id(memcg)?;
+    watched(memcg)?;
+    account(
+        memcg,
+        Kind::Hugetlb,
+        Region::Unplaced,
+        Direction::Charge,
+        Folio(folio).bytes(),
+    );
+    Some(())
+}
+
+// kernel: int __memcg_kmem_charge_page(struct page *, gfp_t, int order) (5.8 to 7.3)
+at_return!(
+    charge_kernel_pages,
+    charge_kernel_pages_kprobe,
+    charge_kernel_pages_kretprobe,
+    takes 3 => charged_kernel_pages(0 from 0, 2 from 1)
+);
+
+#[inline(always)]
+fn charged_kernel_pages<A: Access>(page: Pointer, order: u32, status: i32) -> Option<()> {
+    if status != 0 {
+        return None;
+    }
+    let memcg = Folio(page).owner()?.memcg;
     watched(memcg)?;
     account(
         memcg,
@@ -70,14 +115,29 @@ fn charged_kernel_pages(page: Folio, order: u32) -> Option<()> {
     Some(())
 }
 
-// kernel: int obj_cgroup_charge(struct obj_cgroup *, gfp_t, size_t) (5.11 to 7.3)
-#[fexit]
-pub fn charge_objects(ctx: FExitContext) -> u32 {
-    if ctx.arg::<i32>(3) == 0 {
-        objects(ctx.arg(0), Direction::Charge, ctx.arg(2));
+// kernel: int obj_cgroup_charge(struct obj_cgroup *, gfp_t, size_t) (5.9 to 7.3)
+at_return!(
+    charge_objects,
+    charge_objects_kprobe,
+    charge_objects_kretprobe,
+    takes 3 => charged_objects(0 from 0, 2 from 1)
+);
+
+#[inline(always)]
+fn charged_objects<A: Access>(objcg: Pointer, bytes: u64, status: i32) -> Option<()> {
+    if status != 0 {
+        return None;
     }
-    0
+    objects(objcg, Direction::Charge, bytes)
 }
+
+// kernel: the same prototype, where only what is no slab object goes through it: see `account_objects` (6.15 to 7.3)
+at_return!(
+    charge_other_objects,
+    charge_other_objects_kprobe,
+    charge_other_objects_kretprobe,
+    takes 3 => charged_objects(0 from 0, 2 from 1)
+);
 
 /// Objects are charged in bytes to their obj_cgroup.
 #[inline(always)]
@@ -88,19 +148,56 @@ pub fn objects(objcg: Pointer, direction: Direction, bytes: u64) -> Option<()> {
     Some(())
 }
 
+// kernel: void __account_obj_stock(struct obj_cgroup *, struct obj_stock_pcp *, int nr, struct pglist_data *, enum
+// node_stat_item) (6.15 to 7.3): every slab object, with its bytes, negative when it is freed
+at_entry!(account_objects, account_objects_kprobe => accounted_objects(0, 2));
+
+#[inline(always)]
+fn accounted_objects<A: Access>(objcg: Pointer, bytes: i32) -> Option<()> {
+    let memcg = objcg_memcg_id(objcg)?;
+    watched(memcg)?;
+    account_bytes(memcg, Kind::Slab, Region::Overhead, i64::from(bytes));
+    Some(())
+}
+
 // kernel: bool mem_cgroup_charge_skmem(struct mem_cgroup *, unsigned int, gfp_t) (5.15 to 6.12)
-#[fexit]
-pub fn charge_socket(ctx: FExitContext) -> u32 {
-    if ctx.arg::<u8>(3) != 0 {
-        socket(ctx.arg(0), Direction::Charge, ctx.arg(1));
+at_return!(charge_socket, charge_socket_kprobe, charge_socket_kretprobe, takes 3 => charged_socket(0 from 0, 1 from 1));
+
+// kernel: bool mem_cgroup_charge_skmem(struct mem_cgroup *, unsigned int) (5.3 to 5.14)
+at_return!(
+    charge_socket_two,
+    charge_socket_two_kprobe,
+    charge_socket_two_kretprobe,
+    takes 2 => charged_socket(0 from 0, 1 from 1)
+);
+
+#[inline(always)]
+fn charged_socket<A: Access>(memcg: Pointer, pages: u32, charged: u8) -> Option<()> {
+    if charged == 0 {
+        return None;
     }
-    0
+    socket(cgroup_id_typed::<A>(memcg), Direction::Charge, pages)
+}
+
+// kernel: bool mem_cgroup_sk_charge(const struct sock *, unsigned int, gfp_t) (6.16 to 7.3)
+at_return!(
+    charge_socket_of,
+    charge_socket_of_kprobe,
+    charge_socket_of_kretprobe,
+    takes 3 => charged_socket_of(0 from 0, 1 from 1)
+);
+
+#[inline(always)]
+fn charged_socket_of<A: Access>(socket_address: Pointer, pages: u32, charged: u8) -> Option<()> {
+    if charged == 0 {
+        return None;
+    }
+    socket(cgroup_id(socket_memcg(socket_address)?)?, Direction::Charge, pages)
 }
 
 /// Socket buffers are charged in pages.
 #[inline(always)]
-pub fn socket(memcg: Pointer, direction: Direction, pages: u32) -> Option<()> {
-    let memcg = cgroup_id_typed(memcg);
+pub fn socket(memcg: u64, direction: Direction, pages: u32) -> Option<()> {
     watched(memcg)?;
     account(
         memcg,
@@ -109,5 +206,25 @@ pub fn socket(memcg: Pointer, direction: Direction, pages: u32) -> Option<()> {
         direction,
         u64::from(pages) * global!(PAGE_SIZE),
     );
+    Some(())
+}
+
+// kernel: void mem_cgroup_replace_folio(struct folio *old, struct folio *new) (6.7 to 7.3); before it
+// mem_cgroup_migrate(struct folio *, struct folio *) (5.16 to 6.6), with struct page * (5.3 to 5.15). From 6.7 on
+// mem_cgroup_migrate hands the charge over and charges nothing.
+at_entry!(charge_replacement, charge_replacement_kprobe => replaced(0, 1));
+
+/// The new page is charged without asking, the old one gives its charge back when it is freed.
+#[inline(always)]
+fn replaced<A: Access>(old: Pointer, new: Pointer) -> Option<()> {
+    let (old, new) = (Folio(old), Folio(new));
+    if new.owner().is_some() {
+        return None;
+    }
+    let memcg = old.owner()?.memcg;
+    let entry = watched(memcg)?;
+    // The same kind and region as the old page will leave with.
+    let (kind, region) = crate::uncharge::user_kind(new, entry.qemu_tgid);
+    account(memcg, kind, region, Direction::Charge, new.bytes());
     Some(())
 }

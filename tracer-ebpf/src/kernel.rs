@@ -3,6 +3,9 @@
 use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_get_current_task_btf};
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_probe_read_kernel};
 
+use tracer_common::ABSENT;
+
+use crate::hooks::Access;
 use crate::maps::{global, offset};
 
 /// A kernel address of a struct.
@@ -33,12 +36,12 @@ pub fn cgroup_id(memcg: Pointer) -> Option<u64> {
     read(node, offset!(kernfs_id))
 }
 
-/// As [`cgroup_id`], through a pointer whose type the verifier knows.
+/// As [`cgroup_id`], through a pointer that came as an argument.
 #[inline(always)]
-pub fn cgroup_id_typed(memcg: Pointer) -> u64 {
-    let cgroup: Pointer = load(memcg, offset!(memcg_cgroup));
-    let node: Pointer = load(cgroup, offset!(cgroup_kn));
-    load(node, offset!(kernfs_id))
+pub fn cgroup_id_typed<A: Access>(memcg: Pointer) -> u64 {
+    let cgroup: Pointer = A::get(memcg, offset!(memcg_cgroup));
+    let node: Pointer = A::get(cgroup, offset!(cgroup_kn));
+    A::get(node, offset!(kernfs_id))
 }
 
 /// The memcg of a task: `task->cgroups->subsys[memory_cgrp_id]`, which is the address of the memcg itself since its
@@ -81,44 +84,75 @@ pub fn current_start_ns() -> u64 {
     read(current_task(), offset!(task_start)).unwrap_or(0)
 }
 
-/// A folio and what its flags say.
+/// A folio (before 5.16: the head page of what is one) and what its fields say.
 #[derive(Clone, Copy)]
 pub struct Folio(pub Pointer);
 
+/// Whom a page is charged to.
+#[derive(Clone, Copy)]
+pub struct Owner {
+    /// cgroup id.
+    pub memcg: u64,
+    /// Whether it was charged as kernel memory.
+    pub is_kmem: bool,
+}
+
+/// `memcg_data` bit 0, and bit 0 of `page.mem_cgroup`: a slab page, whose pointer is a vector of obj_cgroups.
+/// kernel: MEMCG_DATA_OBJCGS, MEMCG_DATA_OBJEXTS (5.9 to 7.3)
+const MEMCG_DATA_OBJECTS: u64 = 1;
 /// `memcg_data` bit 1: a page charged as kernel memory, whose pointer is an obj_cgroup.
-/// kernel: enum page_memcg_data_flags, MEMCG_DATA_KMEM (6.1 to 7.3)
+/// kernel: enum page_memcg_data_flags, MEMCG_DATA_KMEM (5.11 to 7.3)
 const MEMCG_DATA_KMEM: u64 = 2;
 /// The flag bits of `memcg_data`.
-/// kernel: __NR_MEMCG_DATA_FLAGS (6.1 to 7.3)
+/// kernel: __NR_MEMCG_DATA_FLAGS (5.11 to 7.3)
 const MEMCG_DATA_FLAGS: u64 = 3;
 /// `mapping` bit 0: an anonymous page, whose pointer is an anon_vma.
 /// kernel: PAGE_MAPPING_ANON, FOLIO_MAPPING_ANON (5.10 to 7.3)
 const MAPPING_ANON: u64 = 1;
+/// `page_type` of a page that has no type: it shares its place with `_mapcount`, which is -1 in a page that is not
+/// mapped. kernel: PageType(), include/linux/page-flags.h (5.10)
+const NO_TYPE: u32 = u32::MAX;
 
 impl Folio {
-    /// `memcg_data`, zero when the folio is not charged.
+    /// Whom the folio is charged to; `None` when to nobody, or object by object.
     #[inline(always)]
-    pub fn memcg_data(self) -> u64 {
-        read(self.0, offset!(folio_memcg_data)).unwrap_or(0)
-    }
-
-    /// Whether the folio was charged as kernel memory.
-    #[inline(always)]
-    pub fn is_kmem(memcg_data: u64) -> bool {
-        memcg_data & MEMCG_DATA_KMEM != 0
-    }
-
-    /// cgroup id of the memcg that the folio is charged to.
-    #[inline(always)]
-    pub fn memcg_id(memcg_data: u64) -> Option<u64> {
-        let pointer = (memcg_data & !MEMCG_DATA_FLAGS) as Pointer;
-        if pointer.is_null() {
+    pub fn owner(self) -> Option<Owner> {
+        if offset!(page_mem_cgroup) != ABSENT {
+            return self.owner_by_pointer();
+        }
+        let data: u64 = read(self.0, offset!(folio_memcg_data))?;
+        let pointer = (data & !MEMCG_DATA_FLAGS) as Pointer;
+        if pointer.is_null() || data & MEMCG_DATA_OBJECTS != 0 {
             return None;
         }
-        if Self::is_kmem(memcg_data) || offset!(lru_folios_hold_objcg) == 1 {
-            return objcg_memcg_id(pointer);
+        let is_kmem = data & MEMCG_DATA_KMEM != 0;
+        let holds_objcg = if is_kmem {
+            offset!(kernel_pages_hold_memcg) != 1
+        } else {
+            offset!(lru_folios_hold_objcg) == 1
+        };
+        let memcg = if holds_objcg {
+            objcg_memcg_id(pointer)
+        } else {
+            cgroup_id(pointer)
+        };
+        Some(Owner { memcg: memcg?, is_kmem })
+    }
+
+    /// Before 5.11 the page holds its memcg itself, and kernel memory is told by a page type (PG_kmemcg, the only type
+    /// that a charged page can have).
+    #[inline(always)]
+    fn owner_by_pointer(self) -> Option<Owner> {
+        let pointer: u64 = read(self.0, offset!(page_mem_cgroup))?;
+        if pointer == 0 || pointer & MEMCG_DATA_OBJECTS != 0 {
+            return None;
         }
-        cgroup_id(pointer)
+        let page_type: u32 = read(self.0, offset!(page_type))?;
+        Some(Owner {
+            memcg: cgroup_id(pointer as Pointer)?,
+            // A page that is mapped has a small count there instead.
+            is_kmem: page_type != NO_TYPE && (page_type as i32) < 0,
+        })
     }
 
     /// Bytes of the folio.
@@ -148,11 +182,41 @@ impl Folio {
         self.flag(offset!(pg_swapbacked))
     }
 
+    /// PG_swapcache: just read back from swap, or about to go there.
+    #[inline(always)]
+    pub fn in_swap_cache(self) -> bool {
+        // kernel: PG_swapcache is PG_owner_priv_1, which file systems use on pages of their own; hence both.
+        self.is_swapbacked() && self.flag(offset!(pg_swapcache))
+    }
+
+    /// `mapping` with its flag bits.
+    #[inline(always)]
+    pub fn mapping(self) -> u64 {
+        read(self.0, offset!(folio_mapping)).unwrap_or(0)
+    }
+
     /// Whether the folio is mapped as anonymous memory. Not yet so when it is being charged.
     #[inline(always)]
     pub fn is_anon(self) -> bool {
-        let mapping: u64 = read(self.0, offset!(folio_mapping)).unwrap_or(0);
-        mapping & MAPPING_ANON != 0
+        self.mapping() & MAPPING_ANON != 0
+    }
+
+    /// Whether the folio belongs to a file already.
+    #[inline(always)]
+    pub fn is_mapped_file(self) -> bool {
+        let mapping = self.mapping();
+        mapping != 0 && mapping & MAPPING_ANON == 0
+    }
+
+    /// Whether it is a huge page of hugetlbfs. Known where huge pages can be charged to memory and have a page type.
+    #[inline(always)]
+    pub fn is_hugetlb(self) -> bool {
+        if offset!(pgty_hugetlb) == ABSENT {
+            return false;
+        }
+        let page_type: u32 = read(self.0, offset!(page_type)).unwrap_or(0);
+        // kernel: enum pagetype is the top byte (6.12 to 7.3)
+        page_type >> 24 == offset!(pgty_hugetlb)
     }
 
     /// The user address of an anonymous folio: its index is the page number of the address it was first mapped at.
@@ -168,4 +232,12 @@ impl Folio {
 #[inline(always)]
 pub fn objcg_memcg_id(objcg: Pointer) -> Option<u64> {
     cgroup_id(read(objcg, offset!(objcg_memcg))?)
+}
+
+/// The memcg of a socket. kernel: mem_cgroup_from_sk(), the low bits are flags (6.16 to 7.3)
+#[inline(always)]
+pub fn socket_memcg(socket: Pointer) -> Option<Pointer> {
+    let memcg: u64 = read(socket, offset!(sock_memcg))?;
+    let memcg = (memcg & !MEMCG_DATA_FLAGS) as Pointer;
+    (!memcg.is_null()).then_some(memcg)
 }

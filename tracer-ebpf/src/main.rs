@@ -11,7 +11,9 @@
 mod account;
 mod charge;
 mod fault;
+mod hooks;
 mod kernel;
+mod kind;
 mod maps;
 mod memcg_stat;
 mod oom;

@@ -5,6 +5,7 @@ use aya_ebpf::maps::{HashMap, LruHashMap, PerCpuArray, RingBuf};
 use tracer_common::{AccountKey, AccountTotals, FileKey, GuestRanges, KernelOffsets, LossCounter, Watched};
 
 use crate::fault::FaultState;
+use crate::hooks::{CallArguments, CallKey};
 use crate::reclaim::ReclaimStart;
 
 /// Where the running kernel keeps things.
@@ -58,6 +59,10 @@ pub static FAULTS: HashMap<u32, FaultState> = HashMap::with_max_entries(8192, 0)
 /// Threads that are reclaiming, by thread id.
 #[map]
 pub static RECLAIMS: HashMap<u32, ReclaimStart> = HashMap::with_max_entries(4096, 0);
+
+/// Calls that a kprobe saw begin and its kretprobe has not seen end.
+#[map]
+pub static CALLS: HashMap<CallKey, CallArguments> = HashMap::with_max_entries(8192, 0);
 
 /// Threads that have accounts: only their exits and renames are of interest.
 #[map]

@@ -4,10 +4,11 @@ use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use tracer_common::{Kind, Region, Watched};
 
-use crate::account::{account_pages, watched};
+use crate::account::{account_pages, reclassify, watched};
 use crate::fault::{charge_region, uncharge_region};
+use crate::hooks::Typed;
 use crate::kernel::{Pointer, cgroup_id_typed};
-use crate::maps::offset;
+use crate::maps::{global, offset};
 
 // kernel: memcg:mod_memcg_lruvec_state, tp_btf (struct mem_cgroup *, int item, int | long val) (6.15 to 7.3). The value
 // is in pages, whatever the item's unit.
@@ -39,7 +40,7 @@ fn lruvec_changed(memcg: Pointer, item: u32, pages: i64) -> Option<()> {
     } else {
         return None;
     };
-    let memcg = cgroup_id_typed(memcg);
+    let memcg = cgroup_id_typed::<Typed>(memcg);
     let entry = watched(memcg)?;
     match kind {
         Kind::Anon => account_pages(memcg, kind, user_region(entry, pages), pages),
@@ -68,8 +69,7 @@ fn user_region(entry: Watched, pages: i64) -> Region {
 /// A part of kernel memory that has a name: MEMCG_KMEM counted it already, as kmem.
 #[inline(always)]
 fn kernel_part(memcg: u64, kind: Kind, pages: i64) {
-    account_pages(memcg, kind, Region::Overhead, pages);
-    account_pages(memcg, Kind::Kmem, Region::Overhead, -pages);
+    reclassify(memcg, Kind::Kmem, kind, pages * global!(PAGE_SIZE) as i64);
 }
 
 // kernel: memcg:mod_memcg_state, tp_btf (struct mem_cgroup *, int item, int | long val) (6.15 to 7.3)
@@ -93,7 +93,7 @@ fn memcg_changed(memcg: Pointer, item: u32, pages: i64) -> Option<()> {
     } else {
         return None;
     };
-    let memcg = cgroup_id_typed(memcg);
+    let memcg = cgroup_id_typed::<Typed>(memcg);
     watched(memcg)?;
     if kind == Kind::Vmalloc {
         kernel_part(memcg, kind, pages);

@@ -3,12 +3,13 @@
 use aya_ebpf::bindings::BPF_RB_FORCE_WAKEUP;
 use aya_ebpf::helpers::bpf_get_current_comm;
 use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
-use aya_ebpf::macros::{btf_tracepoint, fentry};
-use aya_ebpf::programs::{BtfTracePointContext, FEntryContext};
+use aya_ebpf::macros::btf_tracepoint;
+use aya_ebpf::programs::BtfTracePointContext;
 use aya_log_ebpf::warn;
 use tracer_common::{COMM_LEN, LossCounter, OomRecord, RecordKind, VictimRecord};
 
-use crate::kernel::{Pointer, cgroup_id, current_ids, load, read, task_memcg};
+use crate::hooks::{Access, Typed, at_entry};
+use crate::kernel::{Pointer, cgroup_id, current_ids, current_task, read, task_memcg};
 use crate::maps::{RECORDS, count_loss, global, offset};
 
 /// How many levels of memcgs are searched for the one that is full.
@@ -56,16 +57,16 @@ fn full_level(memcg: Pointer) -> Option<Fill> {
 }
 
 // kernel: void oom_kill_process(struct oom_control *, const char *) (5.3 to 7.3)
-#[fentry]
-pub fn oom_kill(ctx: FEntryContext) -> u32 {
-    if oom_killed(ctx.arg(0)).is_none() {
+at_entry!(oom_kill, oom_kill_kprobe => oom_kill_begins(0));
+
+/// A kill that cannot be told is counted: `doctor` and the recording show that something is missing.
+#[inline(always)]
+fn oom_kill_begins<A: Access>(control: Pointer) -> Option<()> {
+    let told = oom_killed(control);
+    if told.is_none() {
         count_loss(LossCounter::EventsDropped, 1);
-        warn!(
-            &ctx,
-            "a kill is told without its OOM control: the ring buffer is full or the control unreadable"
-        );
     }
-    0
+    told
 }
 
 #[inline(always)]
@@ -107,7 +108,7 @@ fn oom_killed(control: Pointer) -> Option<()> {
 // kernel: oom:mark_victim, tp_btf (struct task_struct *, uid_t) (6.10, and stable backports)
 #[btf_tracepoint]
 pub fn oom_victim(ctx: BtfTracePointContext) -> i32 {
-    if marked_victim(ctx.arg(0)).is_none() {
+    if marked_victim::<Typed>(ctx.arg(0)).is_none() {
         count_loss(LossCounter::EventsDropped, 1);
         warn!(
             &ctx,
@@ -117,10 +118,42 @@ pub fn oom_victim(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
+// kernel: static void mark_oom_victim(struct task_struct *) (5.3 to 7.3), where the tracepoint has only a thread id
+at_entry!(oom_victim_function, oom_victim_function_kprobe => victim_is_marked(0));
+
 #[inline(always)]
-fn marked_victim(victim: Pointer) -> Option<()> {
-    let victim_tgid: u32 = load(victim, offset!(task_tgid));
-    let memcg = task_memcg(victim)?;
+fn victim_is_marked<A: Access>(victim: Pointer) -> Option<()> {
+    let told = marked_victim::<A>(victim);
+    if told.is_none() {
+        count_loss(LossCounter::EventsDropped, 1);
+    }
+    told
+}
+
+// kernel: oom:mark_victim, tp_btf (int pid) (5.3 to 6.9)
+#[btf_tracepoint]
+pub fn oom_victim_id(ctx: BtfTracePointContext) -> i32 {
+    if marked_victim_id(ctx.arg(0)).is_none() {
+        count_loss(LossCounter::EventsDropped, 1);
+    }
+    0
+}
+
+/// Only the victim's thread id is known. Its memcg is taken to be the invoker's, which is where the charge failed.
+#[inline(always)]
+fn marked_victim_id(pid: u32) -> Option<()> {
+    record_victim(task_memcg(current_task())?, pid, [0; COMM_LEN])
+}
+
+#[inline(always)]
+fn marked_victim<A: Access>(victim: Pointer) -> Option<()> {
+    let victim_tgid: u32 = A::get(victim, offset!(task_tgid));
+    let comm = read(victim, offset!(task_comm)).unwrap_or([0; COMM_LEN]);
+    record_victim(task_memcg(victim)?, victim_tgid, comm)
+}
+
+#[inline(always)]
+fn record_victim(memcg: Pointer, victim_tgid: u32, victim_comm: [u8; COMM_LEN]) -> Option<()> {
     let state = full_level(memcg)?;
     let (invoker_tid, invoker_tgid) = current_ids();
     let mut entry = RECORDS.reserve::<VictimRecord>(0)?;
@@ -136,7 +169,7 @@ fn marked_victim(victim: Pointer) -> Option<()> {
         invoker_tgid,
         victim_tgid,
         invoker_comm: bpf_get_current_comm().unwrap_or([0; COMM_LEN]),
-        victim_comm: read(victim, offset!(task_comm)).unwrap_or([0; COMM_LEN]),
+        victim_comm,
     });
     entry.submit(BPF_RB_FORCE_WAKEUP.into());
     Some(())

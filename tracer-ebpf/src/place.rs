@@ -1,11 +1,10 @@
 //! Where a charged page gets its place, which says whether it is guest RAM.
 
-use aya_ebpf::macros::{fentry, fexit};
-use aya_ebpf::programs::{FEntryContext, FExitContext};
 use tracer_common::{FileKey, Kind, LossCounter, MAX_GUEST_RANGES, Region};
 
 use crate::account::{Direction, account, place, watched};
-use crate::kernel::{Folio, Pointer, load, read};
+use crate::hooks::{Access, Probed, at_entry, at_return};
+use crate::kernel::{Folio, Pointer};
 use crate::maps::{FILE_PAGES, GUEST_FILES, GUEST_RANGES, count_loss, global, offset};
 
 /// The region of an anonymous page at a user address of a process.
@@ -24,33 +23,49 @@ pub fn address_region(tgid: u32, address: u64) -> Region {
     Region::Overhead
 }
 
-// kernel: void folio_add_new_anon_rmap(struct folio *, struct vm_area_struct *, unsigned long address, rmap_t)
-// (6.3 to 7.3). On the way of vCPU faults through KVM, of huge pages and of khugepaged alike, whoever runs.
-#[fentry]
-pub fn place_anon(ctx: FEntryContext) -> u32 {
-    placed_anon(Folio(ctx.arg(0)), ctx.arg(1), ctx.arg(2));
-    0
-}
+// kernel: void folio_add_new_anon_rmap(struct folio *, struct vm_area_struct *, unsigned long address, rmap_t) (6.11 to
+// 7.3), without the last (6.3 to 6.10), page_add_new_anon_rmap(struct page *, ...) (5.18 to 6.2), with bool compound
+// (5.3 to 5.17). On the way of vCPU faults through KVM, of huge pages and of khugepaged alike, whoever runs.
+at_entry!(place_anon, place_anon_kprobe => placed_anon(0, 1, 2));
 
 #[inline(always)]
-fn placed_anon(folio: Folio, vma: Pointer, address: u64) -> Option<()> {
-    let memcg = Folio::memcg_id(folio.memcg_data())?;
+fn placed_anon<A: Access>(folio: Pointer, vma: Pointer, address: u64) -> Option<()> {
+    let folio = Folio(folio);
+    let memcg = folio.owner()?.memcg;
     watched(memcg)?;
-    let mm: Pointer = load(vma, offset!(vma_mm));
-    let owner: Pointer = load(mm, offset!(mm_owner));
-    let tgid: u32 = load(owner, offset!(task_tgid));
-    place(memcg, Kind::Anon, address_region(tgid, address), folio.bytes());
+    place(memcg, Kind::Anon, mapped_region::<A>(vma, address), folio.bytes());
     Some(())
+}
+
+// kernel: void hugetlb_add_new_anon_rmap(struct folio *, struct vm_area_struct *, unsigned long address) (6.8 to 7.3)
+at_entry!(place_hugetlb_anon, place_hugetlb_anon_kprobe => placed_hugetlb_anon(0, 1, 2));
+
+#[inline(always)]
+fn placed_hugetlb_anon<A: Access>(folio: Pointer, vma: Pointer, address: u64) -> Option<()> {
+    let folio = Folio(folio);
+    let memcg = folio.owner()?.memcg;
+    watched(memcg)?;
+    place(memcg, Kind::Hugetlb, mapped_region::<A>(vma, address), folio.bytes());
+    Some(())
+}
+
+/// The region of an address in a mapping.
+#[inline(always)]
+fn mapped_region<A: Access>(vma: Pointer, address: u64) -> Region {
+    let mm: Pointer = A::get(vma, offset!(vma_mm));
+    let owner: Pointer = A::get(mm, offset!(mm_owner));
+    let tgid: u32 = A::get(owner, offset!(task_tgid));
+    address_region(tgid, address)
 }
 
 /// The file behind a mapping.
 #[inline(always)]
-fn file_of(mapping: Pointer) -> FileKey {
-    let inode: Pointer = load(mapping, offset!(mapping_host));
-    let superblock: Pointer = load(inode, offset!(inode_sb));
+fn file_of<A: Access>(mapping: Pointer) -> FileKey {
+    let inode: Pointer = A::get(mapping, offset!(mapping_host));
+    let superblock: Pointer = A::get(inode, offset!(inode_sb));
     FileKey {
-        inode: load(inode, offset!(inode_number)),
-        device: load(superblock, offset!(sb_device)),
+        inode: A::get(inode, offset!(inode_number)),
+        device: A::get(superblock, offset!(sb_device)),
         padding: 0,
     }
 }
@@ -65,69 +80,119 @@ fn file_region(file: &FileKey) -> Region {
     }
 }
 
-// kernel: int shmem_add_to_page_cache(struct folio *, struct address_space *, unsigned long, void *, gfp_t)
+// kernel: int shmem_add_to_page_cache(struct folio *, struct address_space *, unsigned long, void *expected, gfp_t)
 // (6.6 to 7.3)
-#[fexit]
-pub fn place_shmem(ctx: FExitContext) -> u32 {
-    if ctx.arg::<i32>(5) == 0 {
-        placed_shmem(Folio(ctx.arg(0)), ctx.arg(1));
-    }
-    0
-}
+at_return!(
+    place_shmem,
+    place_shmem_kprobe,
+    place_shmem_kretprobe,
+    takes 5 => placed_shmem(0 from 0, 1 from 1, 3 from 2)
+);
+
+// kernel: int shmem_add_to_page_cache(struct page * | struct folio *, struct address_space *, unsigned long, void
+// *expected, gfp_t, struct mm_struct *) (5.10 to 6.5): it charges the page itself
+at_return!(
+    place_shmem_charging,
+    place_shmem_charging_kprobe,
+    place_shmem_charging_kretprobe,
+    takes 6 => placed_shmem(0 from 0, 1 from 1, 3 from 2)
+);
 
 #[inline(always)]
-fn placed_shmem(folio: Folio, mapping: Pointer) -> Option<()> {
-    let memcg = Folio::memcg_id(folio.memcg_data())?;
-    watched(memcg)?;
-    place(memcg, Kind::Shmem, file_region(&file_of(mapping)), folio.bytes());
-    Some(())
-}
-
-// kernel: void filemap_remove_folio(struct folio *) (5.17 to 7.3): shmem that is truncated, punched or dropped with
-// its last user still knows its file here, and no longer when it is uncharged.
-#[fentry]
-pub fn unplace_shmem(ctx: FEntryContext) -> u32 {
-    unplaced_shmem(Folio(ctx.arg(0)));
-    0
-}
-
-#[inline(always)]
-fn unplaced_shmem(folio: Folio) -> Option<()> {
-    if !folio.is_swapbacked() {
+fn placed_shmem<A: Access>(folio: Pointer, mapping: Pointer, expected: u64, status: i32) -> Option<()> {
+    if status != 0 {
         return None;
     }
-    let memcg = Folio::memcg_id(folio.memcg_data())?;
+    let folio = Folio(folio);
+    let memcg = folio.owner()?.memcg;
     watched(memcg)?;
-    let mapping: Pointer = read(folio.0, offset!(folio_mapping))?;
-    let inode: Pointer = read(mapping, offset!(mapping_host))?;
-    let superblock: Pointer = read(inode, offset!(inode_sb))?;
-    let file = FileKey {
-        inode: read(inode, offset!(inode_number))?,
-        device: read(superblock, offset!(sb_device))?,
-        padding: 0,
-    };
-    if file_region(&file) == Region::Guest {
-        account(memcg, Kind::Shmem, Region::Guest, Direction::Uncharge, folio.bytes());
-        account(memcg, Kind::Shmem, Region::Overhead, Direction::Charge, folio.bytes());
+    let region = file_region(&file_of::<A>(mapping));
+    if expected != 0 {
+        // It takes the place of a swap entry: see `swapped_in`.
+        account(memcg, Kind::Anon, Region::Unplaced, Direction::Uncharge, folio.bytes());
+        account(memcg, Kind::Shmem, region, Direction::Charge, folio.bytes());
+    } else {
+        place(memcg, Kind::Shmem, region, folio.bytes());
     }
     Some(())
 }
 
-// kernel: int __filemap_add_folio(struct address_space *, struct folio *, unsigned long, gfp_t, void **) (5.17 to 7.3)
-#[fexit]
-pub fn place_file(ctx: FExitContext) -> u32 {
-    if ctx.arg::<i32>(5) == 0 {
-        placed_file(Folio(ctx.arg(1)), ctx.arg(0));
-    }
-    0
-}
+// kernel: int hugetlb_add_to_page_cache(struct folio *, struct address_space *, unsigned long) (6.4 to 7.3)
+at_return!(
+    place_hugetlb,
+    place_hugetlb_kprobe,
+    place_hugetlb_kretprobe,
+    takes 3 => placed_hugetlb(0 from 0, 1 from 1)
+);
 
 #[inline(always)]
-fn placed_file(folio: Folio, mapping: Pointer) -> Option<()> {
-    let memcg = Folio::memcg_id(folio.memcg_data())?;
+fn placed_hugetlb<A: Access>(folio: Pointer, mapping: Pointer, status: i32) -> Option<()> {
+    if status != 0 {
+        return None;
+    }
+    let folio = Folio(folio);
+    let memcg = folio.owner()?.memcg;
+    watched(memcg)?;
+    place(memcg, Kind::Hugetlb, file_region(&file_of::<A>(mapping)), folio.bytes());
+    Some(())
+}
+
+// kernel: void filemap_remove_folio(struct folio *) (5.17 to 7.3), before it delete_from_page_cache(struct page *):
+// shmem that is truncated, punched or dropped with its last user still knows its file here, and no longer when it is
+// uncharged. Huge pages too.
+at_entry!(unplace_shmem, unplace_shmem_kprobe => unplaced_shmem(0));
+
+#[inline(always)]
+fn unplaced_shmem<A: Access>(folio: Pointer) -> Option<()> {
+    let folio = Folio(folio);
+    let kind = if folio.is_hugetlb() {
+        Kind::Hugetlb
+    } else if folio.is_swapbacked() {
+        Kind::Shmem
+    } else {
+        return None;
+    };
+    let memcg = folio.owner()?.memcg;
+    watched(memcg)?;
+    // The mapping is no argument, so its type is not known whoever runs this.
+    if file_region(&file_of::<Probed>(folio.mapping() as Pointer)) == Region::Guest {
+        account(memcg, kind, Region::Guest, Direction::Uncharge, folio.bytes());
+        account(memcg, kind, Region::Overhead, Direction::Charge, folio.bytes());
+    }
+    Some(())
+}
+
+// kernel: int __filemap_add_folio(struct address_space *, struct folio *, unsigned long, gfp_t, void **) (5.16 to 7.3)
+at_return!(
+    place_file,
+    place_file_kprobe,
+    place_file_kretprobe,
+    takes 5 => placed_file(1 from 0, 0 from 1)
+);
+
+// kernel: int __add_to_page_cache_locked(struct page *, struct address_space *, unsigned long, gfp_t, void **) (5.3 to
+// 5.15)
+at_return!(
+    place_file_page,
+    place_file_page_kprobe,
+    place_file_page_kretprobe,
+    takes 5 => placed_file(0 from 0, 1 from 1)
+);
+
+#[inline(always)]
+fn placed_file<A: Access>(folio: Pointer, mapping: Pointer, status: i32) -> Option<()> {
+    if status != 0 {
+        return None;
+    }
+    let folio = Folio(folio);
+    if folio.is_hugetlb() {
+        // `place_hugetlb` sees it.
+        return None;
+    }
+    let memcg = folio.owner()?.memcg;
     watched(memcg)?;
     let bytes = folio.bytes();
-    let file = file_of(mapping);
+    let file = file_of::<A>(mapping);
     place(memcg, Kind::File, file_region(&file), bytes);
     count_file(memcg, &file, bytes);
     Some(())

@@ -1,58 +1,59 @@
 //! The uncharge path of the function backend.
 
-use aya_ebpf::macros::fentry;
-use aya_ebpf::programs::FEntryContext;
 use tracer_common::{Kind, Region};
 
 use crate::account::{Direction, account, watched};
 use crate::charge::{objects, socket};
-use crate::kernel::Folio;
+use crate::hooks::{Access, at_entry};
+use crate::kernel::{Folio, Pointer, cgroup_id, cgroup_id_typed, socket_memcg};
 use crate::maps::global;
 use crate::place::address_region;
 
-// kernel: void uncharge_folio(struct folio *, struct uncharge_gather *) (5.19 to 7.3)
-#[fentry]
-pub fn uncharge_folio(ctx: FEntryContext) -> u32 {
-    uncharged_folio(Folio(ctx.arg(0)));
-    0
-}
+// kernel: void uncharge_folio(struct folio *, struct uncharge_gather *) (5.19 to 7.3), before it
+// uncharge_page(struct page *, struct uncharge_gather *) (5.3 to 5.15)
+at_entry!(uncharge_folio, uncharge_folio_kprobe => uncharged_folio(0));
 
 #[inline(always)]
-fn uncharged_folio(folio: Folio) -> Option<()> {
-    let memcg_data = folio.memcg_data();
-    let memcg = Folio::memcg_id(memcg_data)?;
-    let entry = watched(memcg)?;
-    let (kind, region) = if Folio::is_kmem(memcg_data) {
+fn uncharged_folio<A: Access>(folio: Pointer) -> Option<()> {
+    let folio = Folio(folio);
+    let owner = folio.owner()?;
+    let entry = watched(owner.memcg)?;
+    let (kind, region) = if owner.is_kmem {
         (Kind::Kmem, Region::Overhead)
+    } else {
+        user_kind(folio, entry.qemu_tgid)
+    };
+    account(owner.memcg, kind, region, Direction::Uncharge, folio.bytes());
+    Some(())
+}
+
+/// Kind and region of user memory that had its place.
+#[inline(always)]
+pub fn user_kind(folio: Folio, qemu_tgid: u32) -> (Kind, Region) {
+    if folio.is_hugetlb() {
+        (Kind::Hugetlb, Region::Overhead)
     } else if folio.is_anon() {
-        (Kind::Anon, address_region(entry.qemu_tgid, folio.address()))
+        (Kind::Anon, address_region(qemu_tgid, folio.address()))
     } else if folio.is_swapbacked() {
         // Guest RAM in a file left its region when it left the page cache: see `unplace_shmem`.
         (Kind::Shmem, Region::Overhead)
     } else {
         (Kind::File, Region::Overhead)
-    };
-    account(memcg, kind, region, Direction::Uncharge, folio.bytes());
-    Some(())
+    }
 }
 
 // kernel: void __memcg_kmem_uncharge_page(struct page *, int order) (5.8 to 7.3)
-#[fentry]
-pub fn uncharge_kernel_pages(ctx: FEntryContext) -> u32 {
-    uncharged_kernel_pages(Folio(ctx.arg(0)), ctx.arg(1));
-    0
-}
+at_entry!(uncharge_kernel_pages, uncharge_kernel_pages_kprobe => uncharged_kernel_pages(0, 1));
 
 #[inline(always)]
-fn uncharged_kernel_pages(page: Folio, order: u32) -> Option<()> {
-    let memcg_data = page.memcg_data();
-    if !Folio::is_kmem(memcg_data) {
+fn uncharged_kernel_pages<A: Access>(page: Pointer, order: u32) -> Option<()> {
+    let owner = Folio(page).owner()?;
+    if !owner.is_kmem {
         return None;
     }
-    let memcg = Folio::memcg_id(memcg_data)?;
-    watched(memcg)?;
+    watched(owner.memcg)?;
     account(
-        memcg,
+        owner.memcg,
         Kind::Kmem,
         Region::Overhead,
         Direction::Uncharge,
@@ -61,21 +62,43 @@ fn uncharged_kernel_pages(page: Folio, order: u32) -> Option<()> {
     Some(())
 }
 
-// kernel: void refill_obj_stock(struct obj_cgroup *, unsigned int nr_bytes, bool allow_uncharge) (5.15 to 6.12)
+// kernel: void refill_obj_stock(struct obj_cgroup *, unsigned int nr_bytes, bool allow_uncharge) (5.14 to 6.12)
 //
 // Every byte that objects give back passes here. It is also called, with allow_uncharge false, to keep the rest of a
 // page that obj_cgroup_charge took: those bytes were never an object's.
-#[fentry]
-pub fn uncharge_objects(ctx: FEntryContext) -> u32 {
-    if ctx.arg::<u8>(2) != 0 {
-        objects(ctx.arg(0), Direction::Uncharge, u64::from(ctx.arg::<u32>(1)));
+at_entry!(refill_objects, refill_objects_kprobe => refilled_objects(0, 1, 2));
+
+#[inline(always)]
+fn refilled_objects<A: Access>(objcg: Pointer, bytes: u32, allow_uncharge: u8) -> Option<()> {
+    if allow_uncharge == 0 {
+        return None;
     }
-    0
+    objects(objcg, Direction::Uncharge, u64::from(bytes))
+}
+
+// kernel: void obj_cgroup_uncharge(struct obj_cgroup *, size_t) (5.9 to 7.3; all objects pass here up to 5.15)
+at_entry!(uncharge_objects, uncharge_objects_kprobe => uncharged_objects(0, 1));
+
+// kernel: the same, where only what is no slab object goes through it: see `account_objects` (6.15 to 7.3)
+at_entry!(uncharge_other_objects, uncharge_other_objects_kprobe => uncharged_objects(0, 1));
+
+#[inline(always)]
+fn uncharged_objects<A: Access>(objcg: Pointer, bytes: u64) -> Option<()> {
+    objects(objcg, Direction::Uncharge, bytes)
 }
 
 // kernel: void mem_cgroup_uncharge_skmem(struct mem_cgroup *, unsigned int) (5.3 to 6.12)
-#[fentry]
-pub fn uncharge_socket(ctx: FEntryContext) -> u32 {
-    socket(ctx.arg(0), Direction::Uncharge, ctx.arg(1));
-    0
+at_entry!(uncharge_socket, uncharge_socket_kprobe => uncharged_socket(0, 1));
+
+#[inline(always)]
+fn uncharged_socket<A: Access>(memcg: Pointer, pages: u32) -> Option<()> {
+    socket(cgroup_id_typed::<A>(memcg), Direction::Uncharge, pages)
+}
+
+// kernel: void mem_cgroup_sk_uncharge(const struct sock *, unsigned int) (6.16 to 7.3)
+at_entry!(uncharge_socket_of, uncharge_socket_of_kprobe => uncharged_socket_of(0, 1));
+
+#[inline(always)]
+fn uncharged_socket_of<A: Access>(socket_address: Pointer, pages: u32) -> Option<()> {
+    socket(cgroup_id(socket_memcg(socket_address)?)?, Direction::Uncharge, pages)
 }

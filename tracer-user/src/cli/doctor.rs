@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::cli::exit::{ExitError, Status};
 use crate::node::{CgroupVersion, Node};
-use crate::probe::{BackendChoice, Options, ProbeError, ProbeState, Tracer};
+use crate::probe::{BackendChoice, Options, Outcome, ProbeError, ProbeState, Tracer};
 
 /// Say what tracing is possible on this node, and what each probe gets or why not
 ///
@@ -56,19 +56,19 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 
 fn examine(backend: BackendChoice) -> Findings {
     let root = Path::new("/");
+    let cgroup = Node::new(root).map(|node| node.hierarchy().version);
     let attached = Tracer::attach(
         root,
         Options {
             backend,
+            cgroup_v1: matches!(cgroup, Ok(CgroupVersion::V1)),
             ..Options::default()
         },
     );
     Findings {
         root: nix::unistd::geteuid().is_root(),
         kernel: kernel_release(),
-        cgroup: Node::new(root)
-            .map(|node| node.hierarchy().version)
-            .map_err(|error| error.to_string()),
+        cgroup: cgroup.map_err(|error| error.to_string()),
         tracing: attached
             .map(|tracer| Tracing {
                 backend: tracer.backend().as_str(),
@@ -104,9 +104,15 @@ impl Findings {
 
     fn to_json(&self) -> serde_json::Value {
         let probes = self.tracing.as_ref().map(|tracing| {
-            tracing.probes.iter().map(|state| match &state.result {
-                Ok((backend, hook)) => json!({"probe": state.probe.name, "backend": backend.as_str(), "hook": hook}),
-                Err(reason) => json!({"probe": state.probe.name, "backend": null, "reason": reason}),
+            tracing.probes.iter().map(|state| {
+                let probe = state.probe.name;
+                match &state.outcome {
+                    Outcome::Attached { backend, hook, refused } => {
+                        json!({"probe": probe, "backend": backend.as_str(), "hook": hook, "refused": refused})
+                    }
+                    Outcome::Needless(why) => json!({"probe": probe, "backend": null, "not_needed": why}),
+                    Outcome::Missing(reason) => json!({"probe": probe, "backend": null, "reason": reason}),
+                }
             })
         });
         json!({
@@ -135,6 +141,11 @@ impl Findings {
                 anstream::println!("             {}", exactness(tracing.backend));
                 for state in &tracing.probes {
                     anstream::println!("  {:<22} {}", state.probe.name, state.describe());
+                    if let Outcome::Attached { refused, .. } = &state.outcome {
+                        for reason in refused {
+                            anstream::println!("  {:<22}   not by {reason}", "");
+                        }
+                    }
                 }
             }
         }
@@ -144,6 +155,10 @@ impl Findings {
 fn exactness(backend: &str) -> &'static str {
     match backend {
         "fentry" => "exact by thread for every page and object; guest RAM is told by its address or file",
+        "kprobe" => {
+            "as exact as fentry, at a higher cost; a call whose return the kernel cannot follow goes uncounted, and is \
+             shown as a loss"
+        }
         _ => {
             "exact by thread for every page; kernel objects count by the page; guest RAM that the kernel touches on \
              its own is told by smaps"

@@ -19,8 +19,8 @@ use crate::cli::doctor::kernel_release;
 use crate::cli::exit::{ExitError, Status};
 use crate::cli::{doctor, protect};
 use crate::collect::{Collector, EventSink, Scope};
-use crate::node::Node;
 use crate::node::target::Target;
+use crate::node::{CgroupVersion, Node};
 use crate::probe::{BackendChoice, Options, Tracer, boot_ns};
 use crate::recording::event::{Body, Event, FORMAT, Header};
 use crate::recording::{Overwrite, Writer};
@@ -95,6 +95,7 @@ async fn record(args: &Args) -> anyhow::Result<()> {
         backend: args.backend,
         granularity: args.granularity.0.max(1),
         ring_bytes: ring_bytes(args)?,
+        cgroup_v1: node.hierarchy().version == CgroupVersion::V1,
     };
     let path = args.output.clone().unwrap_or_else(default_path);
     let tracer = Tracer::attach(Path::new("/"), options).map_err(|error| unsupported(doctor::reason(&error)))?;

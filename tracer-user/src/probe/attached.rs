@@ -3,12 +3,20 @@
 use std::fs::read_to_string;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
+use aya::programs::kprobe::KProbeLink;
 use aya::programs::links::FdLink;
 use aya::programs::{Program, ProgramError};
 
+/// What attaches a program.
+pub(super) enum Link {
+    Fd(#[expect(dead_code, reason = "held, not read")] FdLink),
+    /// Kernels before 5.15 have no link for a kprobe, only its perf event.
+    Kprobe(#[expect(dead_code, reason = "held, not read")] KProbeLink),
+}
+
 /// A program that is attached as long as this lives.
 pub(super) struct Attached {
-    _link: FdLink,
+    _link: Link,
     program: OwnedFd,
 }
 
@@ -17,13 +25,13 @@ impl Attached {
     ///
     /// # Errors
     /// When there are no descriptors left.
-    pub(super) fn new(program: &Program, link: FdLink) -> Result<Self, ProgramError> {
+    pub(super) fn new(program: &Program, link: Link) -> Result<Self, ProgramError> {
         let program = program.fd()?.as_fd().try_clone_to_owned()?;
         Ok(Self { _link: link, program })
     }
 
-    /// Times that the program did not run where it should have, since the same program was running on that CPU: an
-    /// interrupt in the middle of it. 0 where the kernel does not tell.
+    /// Times that the program did not run where it should have, since the same program (as a kprobe: any) was running
+    /// on that CPU: an interrupt in the middle of it. 0 where the kernel does not tell.
     ///
     /// kernel: kernel/bpf/syscall.c `bpf_prog_show_fdinfo` (5.12 and later)
     pub(super) fn missed_runs(&self) -> u64 {

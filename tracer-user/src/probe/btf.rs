@@ -229,6 +229,13 @@ impl KernelTypes {
         (bits % 8 == 0).then_some(bits / 8)
     }
 
+    /// Bytes of a struct.
+    #[must_use]
+    pub fn struct_size(&self, name: &str) -> Option<u32> {
+        let id = *self.by_name.get(&(KIND_STRUCT, name.to_owned()))?;
+        Some(self.type_at(id)?.size_or_type)
+    }
+
     /// Bit offset and type of a member, looked for inside anonymous members too.
     fn member(&self, id: u32, name: &str, depth: u32) -> Option<(u32, u32)> {
         let (_, container) = self.strip(id)?;
@@ -264,6 +271,14 @@ impl KernelTypes {
     pub fn function(&self, name: &str) -> Option<Vec<String>> {
         let id = *self.by_name.get(&(KIND_FUNC, name.to_owned()))?;
         self.prototype(self.type_at(id)?.size_or_type)
+    }
+
+    /// Types of a function's arguments, as [`KernelTypes::function`].
+    #[must_use]
+    pub fn arguments(&self, name: &str) -> Option<Vec<String>> {
+        let mut types = self.function(name)?;
+        types.pop();
+        Some(types)
     }
 
     /// Types of a tracepoint's arguments as a tp_btf program sees them; `None` where there is no such tracepoint.

@@ -10,8 +10,12 @@ enum Source {
     Field(&'static [&'static str]),
     /// Value of an enumerator.
     Enum(&'static str),
+    /// Byte offset of the first of these fields that exists, else of a field of `struct page` in the page behind.
+    FieldOrNextPage(&'static [&'static str], &'static str),
     /// 1 if the field exists, else 0.
     Has(&'static str),
+    /// 1 if the function and the field exist, else 0.
+    HasBoth(&'static str, &'static str),
     /// `css_set.subsys` plus eight bytes for each subsystem before the memory controller.
     SubsysMemory,
 }
@@ -43,9 +47,14 @@ const ROWS: &[Row] = rows! {
     Optional folio_memcg_data = Source::Field(&["folio.memcg_data", "page.memcg_data"]);
     Always folio_mapping = Source::Field(&["folio.mapping", "page.mapping"]);
     Always folio_index = Source::Field(&["folio.index", "page.index"]);
-    Optional folio_nr_pages = Source::Field(&["folio._nr_pages", "folio._folio_nr_pages"]);
+    Always folio_nr_pages = Source::FieldOrNextPage(&["folio._nr_pages", "folio._folio_nr_pages"], "page.compound_nr");
+    Optional page_mem_cgroup = Source::Field(&["page.mem_cgroup"]);
+    Always page_type = Source::Field(&["page.page_type"]);
     Always pg_head = Source::Enum("PG_head");
     Always pg_swapbacked = Source::Enum("PG_swapbacked");
+    Always pg_swapcache = Source::Enum("PG_swapcache");
+    Optional pgty_hugetlb = Source::Enum("PGTY_hugetlb");
+    Always kernel_pages_hold_memcg = Source::HasBoth("__memcg_kmem_charge", "page.memcg_data");
     Always lru_folios_hold_objcg = Source::Has("uncharge_gather.objcg");
     Always memcg_cgroup = Source::Field(&["mem_cgroup.css.cgroup"]);
     Always memcg_usage = Source::Field(&["mem_cgroup.memory.usage"]);
@@ -61,6 +70,10 @@ const ROWS: &[Row] = rows! {
     Always task_cgroups = Source::Field(&["task_struct.cgroups"]);
     Always task_mm = Source::Field(&["task_struct.mm"]);
     Always css_set_memory = Source::SubsysMemory;
+    Optional task_stack_area = Source::Field(&["task_struct.stack_vm_area"]);
+    Optional vm_pages = Source::Field(&["vm_struct.pages"]);
+    Optional vm_nr_pages = Source::Field(&["vm_struct.nr_pages"]);
+    Optional sock_memcg = Source::Field(&["sock.sk_memcg"]);
     Always vma_mm = Source::Field(&["vm_area_struct.vm_mm"]);
     Always mm_owner = Source::Field(&["mm_struct.owner"]);
     Always mapping_host = Source::Field(&["address_space.host"]);
@@ -82,6 +95,7 @@ const ROWS: &[Row] = rows! {
     Optional stat_kmem = Source::Enum("MEMCG_KMEM");
     Always stat_sock = Source::Enum("MEMCG_SOCK");
     Optional stat_vmalloc = Source::Enum("MEMCG_VMALLOC");
+    Optional stat_percpu = Source::Enum("MEMCG_PERCPU_B");
 };
 
 /// What headroom needs and this kernel does not show.
@@ -113,6 +127,13 @@ pub fn resolve_offsets(types: &KernelTypes) -> Result<KernelOffsets, Unresolved>
 fn value(types: &KernelTypes, source: &Source) -> Option<u32> {
     match source {
         Source::Field(paths) => paths.iter().find_map(|path| types.field_offset(path)),
+        Source::FieldOrNextPage(paths, behind) => {
+            let here = paths.iter().find_map(|path| types.field_offset(path));
+            here.or_else(|| Some(types.struct_size("page")? + types.field_offset(behind)?))
+        }
+        Source::HasBoth(function, field) => Some(u32::from(
+            types.function(function).is_some() && types.field_offset(field).is_some(),
+        )),
         Source::Enum(name) => types.enum_value(name).and_then(|value| u32::try_from(value).ok()),
         Source::Has(path) => Some(u32::from(types.field_offset(path).is_some())),
         Source::SubsysMemory => {

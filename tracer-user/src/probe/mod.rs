@@ -1,15 +1,19 @@
 //! Kernel features, backends, loading and draining of the eBPF programs. The only room that touches aya.
 
+mod attach;
 mod attached;
 mod btf;
 mod drain;
 mod kernel_table;
 mod plan;
 mod record;
+mod table;
 mod tracer;
 
+pub use attach::{Outcome, ProbeState};
 pub use btf::{KernelTypes, TypesError};
 pub use kernel_table::{Unresolved, resolve_offsets};
-pub use plan::{Backend, BackendChoice, Group, Need, PROBES, Probe};
+pub use plan::{Backend, BackendChoice, Candidate, Group, Hook, Need, Probe};
 pub use record::{DecodeError, Record, decode};
-pub use tracer::{Options, ProbeError, ProbeState, Tracer, boot_ns, page_size};
+pub use table::PROBES;
+pub use tracer::{Options, ProbeError, Tracer, boot_ns, page_size};

@@ -1,4 +1,5 @@
-//! The one table of probes: what each is for, and what it can be attached to, in the order it is tried.
+//! How probes are planned: what each is for, what it can be attached to, and which of that fits a kernel. The probes
+//! themselves are in [`PROBES`](super::table::PROBES).
 
 use serde::{Deserialize, Serialize};
 
@@ -10,6 +11,8 @@ use super::btf::KernelTypes;
 pub enum Backend {
     /// BPF trampoline at a function's entry or return.
     Fentry,
+    /// Breakpoint or ftrace handler at a function's entry, and in place of its return address.
+    Kprobe,
     /// Kernel tracepoint.
     Tracepoint,
 }
@@ -20,6 +23,7 @@ impl Backend {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Fentry => "fentry",
+            Self::Kprobe => "kprobe",
             Self::Tracepoint => "tracepoint",
         }
     }
@@ -28,23 +32,35 @@ impl Backend {
 /// What the user asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum BackendChoice {
-    /// The first that works: fentry, then tracepoint.
+    /// The first that works: for each probe fentry, then kprobe; memcg tracepoints where functions cannot be probed.
     #[default]
     Auto,
-    /// Function probes.
+    /// Function probes by BPF trampolines alone.
     Fentry,
+    /// Function probes by kprobes alone.
+    Kprobe,
     /// Memcg tracepoints.
     Tracepoint,
 }
 
 impl BackendChoice {
-    /// The backends to try for the accounting, in order.
+    /// The groups of probes to try for the accounting, in order.
     #[must_use]
-    pub const fn order(self) -> &'static [Backend] {
+    pub const fn accounting(self) -> &'static [Group] {
         match self {
-            Self::Auto => &[Backend::Fentry, Backend::Tracepoint],
+            Self::Auto => &[Group::Functions, Group::Tracepoints],
+            Self::Fentry | Self::Kprobe => &[Group::Functions],
+            Self::Tracepoint => &[Group::Tracepoints],
+        }
+    }
+
+    /// How to attach to functions, in order.
+    #[must_use]
+    pub const fn functions(self) -> &'static [Backend] {
+        match self {
+            Self::Auto | Self::Tracepoint => &[Backend::Fentry, Backend::Kprobe],
             Self::Fentry => &[Backend::Fentry],
-            Self::Tracepoint => &[Backend::Tracepoint],
+            Self::Kprobe => &[Backend::Kprobe],
         }
     }
 }
@@ -52,10 +68,25 @@ impl BackendChoice {
 /// What a probe belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Group {
-    /// Counts charges: only one backend's probes of this group are attached, or pages would count twice.
-    Accounting(Backend),
+    /// Counts charges where functions charge, give back and place pages.
+    Functions,
+    /// Counts charges by the changes of a memcg's counters. Either this group or the functions are attached, or pages
+    /// would count twice.
+    Tracepoints,
     /// Everything else, whatever counts the charges.
     Events,
+}
+
+impl Group {
+    /// Its name in messages.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Functions => "function probes",
+            Self::Tracepoints => "memcg tracepoints",
+            Self::Events => "events",
+        }
+    }
 }
 
 /// What it means when a probe cannot be attached.
@@ -78,23 +109,20 @@ pub enum Hook {
     Tracepoint(&'static str, &'static [&'static str]),
     /// A tracepoint whose arguments are not used, which may live in a module.
     RawTracepoint(&'static str),
+    /// Nothing: this kernel has no use for the probe, because of this.
+    Nothing(&'static str),
 }
 
 impl Hook {
-    /// The function's or tracepoint's name.
+    /// The function's or tracepoint's name, or why there is none.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
-            Self::Entry(name, _) | Self::Exit(name, _) | Self::Tracepoint(name, _) | Self::RawTracepoint(name) => name,
-        }
-    }
-
-    /// How it is attached.
-    #[must_use]
-    pub const fn backend(self) -> Backend {
-        match self {
-            Self::Entry(..) | Self::Exit(..) => Backend::Fentry,
-            Self::Tracepoint(..) | Self::RawTracepoint(_) => Backend::Tracepoint,
+            Self::Entry(name, _)
+            | Self::Exit(name, _)
+            | Self::Tracepoint(name, _)
+            | Self::RawTracepoint(name)
+            | Self::Nothing(name) => name,
         }
     }
 
@@ -104,15 +132,9 @@ impl Hook {
     /// Says what is missing or different.
     pub fn check(self, types: &KernelTypes) -> Result<(), String> {
         let (found, expected, all) = match self {
-            Self::Entry(name, expected) | Self::Exit(name, expected) => {
-                let found = types.function(name).map(|mut arguments| {
-                    arguments.pop();
-                    arguments
-                });
-                (found, expected, true)
-            }
+            Self::Entry(name, expected) | Self::Exit(name, expected) => (types.arguments(name), expected, true),
             Self::Tracepoint(name, expected) => (types.tracepoint(name), expected, false),
-            Self::RawTracepoint(_) => return Ok(()),
+            Self::RawTracepoint(_) | Self::Nothing(_) => return Ok(()),
         };
         let Some(found) = found else {
             return Err(format!("this kernel has no {}", self.name()));
@@ -138,10 +160,92 @@ impl Hook {
 /// A program and what it can be attached to.
 #[derive(Clone, Copy, Debug)]
 pub struct Candidate {
-    /// Name of the eBPF program.
+    /// Name of the eBPF program; as a kprobe it is `NAME_kprobe`, with `NAME_kretprobe` at a return.
     pub program: &'static str,
     /// What it is attached to.
     pub hook: Hook,
+    /// The kernel must have this function: what the hook means depends on it.
+    with: Option<&'static str>,
+    /// The kernel must have none of these functions.
+    without: &'static [&'static str],
+}
+
+impl Candidate {
+    /// A program at a function's entry.
+    pub(super) const fn entry(
+        program: &'static str,
+        function: &'static str,
+        arguments: &'static [&'static str],
+    ) -> Self {
+        Self::new(program, Hook::Entry(function, arguments))
+    }
+
+    /// A program at a function's return.
+    pub(super) const fn exit(
+        program: &'static str,
+        function: &'static str,
+        arguments: &'static [&'static str],
+    ) -> Self {
+        Self::new(program, Hook::Exit(function, arguments))
+    }
+
+    /// A program on a tracepoint.
+    pub(super) const fn tracepoint(
+        program: &'static str,
+        name: &'static str,
+        arguments: &'static [&'static str],
+    ) -> Self {
+        Self::new(program, Hook::Tracepoint(name, arguments))
+    }
+
+    /// A program on a tracepoint that may live in a module.
+    pub(super) const fn raw_tracepoint(program: &'static str, name: &'static str) -> Self {
+        Self::new(program, Hook::RawTracepoint(name))
+    }
+
+    /// No program: the kernel does nothing that the probe would see.
+    pub(super) const fn nothing(why: &'static str) -> Self {
+        Self::new("", Hook::Nothing(why))
+    }
+
+    const fn new(program: &'static str, hook: Hook) -> Self {
+        Self {
+            program,
+            hook,
+            with: None,
+            without: &[],
+        }
+    }
+
+    /// Only on kernels with this function.
+    pub(super) const fn with(mut self, function: &'static str) -> Self {
+        self.with = Some(function);
+        self
+    }
+
+    /// Only on kernels with none of these functions.
+    pub(super) const fn without(mut self, functions: &'static [&'static str]) -> Self {
+        self.without = functions;
+        self
+    }
+
+    /// Whether it fits this kernel.
+    ///
+    /// # Errors
+    /// Says why not.
+    pub fn check(&self, types: &KernelTypes) -> Result<(), String> {
+        let has = |function: &&str| types.arguments(function).is_some();
+        if let Some(function) = self.with.filter(|function| !has(function)) {
+            return Err(format!("this kernel has no {function}"));
+        }
+        if let Some(function) = self.without.iter().copied().find(|function| has(function)) {
+            return Err(format!(
+                "{} does not say it on a kernel with {function}",
+                self.hook.name()
+            ));
+        }
+        self.hook.check(types)
+    }
 }
 
 /// Something that headroom wants to see.
@@ -153,240 +257,55 @@ pub struct Probe {
     pub group: Group,
     /// What it means when it cannot be attached.
     pub need: Need,
+    /// On v1 usage does not include what it sees, so it is left out there.
+    pub v2_only: bool,
     /// What is tried, in order.
     pub candidates: &'static [Candidate],
 }
 
-const FOLIO: &str = "struct folio *";
-const PAGE: &str = "struct page *";
-const MEMCG: &str = "struct mem_cgroup *";
-const OBJCG: &str = "struct obj_cgroup *";
-const MAPPING: &str = "struct address_space *";
-const MM: &str = "struct mm_struct *";
-const TASK: &str = "struct task_struct *";
-const ULONG: &str = "long unsigned int";
-const UINT: &str = "unsigned int";
+impl Probe {
+    /// A probe that its group needs.
+    pub(super) const fn required(name: &'static str, group: Group, candidates: &'static [Candidate]) -> Self {
+        Self {
+            name,
+            group,
+            need: Need::Required,
+            v2_only: false,
+            candidates,
+        }
+    }
 
-const FUNCTIONS: Group = Group::Accounting(Backend::Fentry);
-const TRACEPOINTS: Group = Group::Accounting(Backend::Tracepoint);
+    /// A probe without which this is lost.
+    pub(super) const fn optional(
+        name: &'static str,
+        group: Group,
+        lost: &'static str,
+        candidates: &'static [Candidate],
+    ) -> Self {
+        Self {
+            need: Need::Optional(lost),
+            ..Self::required(name, group, candidates)
+        }
+    }
 
-const fn on(program: &'static str, hook: Hook) -> Candidate {
-    Candidate { program, hook }
+    /// Not on v1.
+    pub(super) const fn v2_only(mut self) -> Self {
+        self.v2_only = true;
+        self
+    }
+
+    /// The first candidate that fits these types: what is attached, if the kernel lets it.
+    ///
+    /// # Errors
+    /// Says for each candidate why not.
+    pub fn choose(&self, types: &KernelTypes) -> Result<&'static Candidate, String> {
+        let mut reasons = Vec::new();
+        for candidate in self.candidates {
+            match candidate.check(types) {
+                Ok(()) => return Ok(candidate),
+                Err(reason) => reasons.push(reason),
+            }
+        }
+        Err(reasons.join(", or "))
+    }
 }
-
-/// Every probe. Prototypes: the kernel versions are noted at the programs in tracer-ebpf.
-pub const PROBES: &[Probe] = &[
-    Probe {
-        name: "charge_folio",
-        group: FUNCTIONS,
-        need: Need::Required,
-        candidates: &[on(
-            "charge_folio",
-            Hook::Exit("__mem_cgroup_charge", &[FOLIO, MM, "gfp_t"]),
-        )],
-    },
-    Probe {
-        name: "charge_swapin",
-        group: FUNCTIONS,
-        need: Need::Optional("memory that is swapped in shows as unexplained"),
-        candidates: &[on(
-            "charge_swapin_folio",
-            Hook::Exit("mem_cgroup_swapin_charge_folio", &[FOLIO, MM, "gfp_t", "swp_entry_t"]),
-        )],
-    },
-    Probe {
-        name: "charge_kernel_pages",
-        group: FUNCTIONS,
-        need: Need::Required,
-        candidates: &[on(
-            "charge_kernel_pages",
-            Hook::Exit("__memcg_kmem_charge_page", &[PAGE, "gfp_t", "int"]),
-        )],
-    },
-    Probe {
-        name: "charge_objects",
-        group: FUNCTIONS,
-        need: Need::Optional("kernel objects (slab) show as unexplained"),
-        candidates: &[on(
-            "charge_objects",
-            Hook::Exit("obj_cgroup_charge", &[OBJCG, "gfp_t", "size_t"]),
-        )],
-    },
-    Probe {
-        name: "charge_socket",
-        group: FUNCTIONS,
-        need: Need::Optional("socket buffers show as unexplained"),
-        candidates: &[on(
-            "charge_socket",
-            Hook::Exit("mem_cgroup_charge_skmem", &[MEMCG, UINT, "gfp_t"]),
-        )],
-    },
-    Probe {
-        name: "uncharge_folio",
-        group: FUNCTIONS,
-        need: Need::Required,
-        candidates: &[on(
-            "uncharge_folio",
-            Hook::Entry("uncharge_folio", &[FOLIO, "struct uncharge_gather *"]),
-        )],
-    },
-    Probe {
-        name: "uncharge_kernel_pages",
-        group: FUNCTIONS,
-        need: Need::Required,
-        candidates: &[on(
-            "uncharge_kernel_pages",
-            Hook::Entry("__memcg_kmem_uncharge_page", &[PAGE, "int"]),
-        )],
-    },
-    Probe {
-        name: "uncharge_objects",
-        group: FUNCTIONS,
-        need: Need::Optional("kernel objects (slab) that are freed show as unexplained"),
-        candidates: &[on(
-            "uncharge_objects",
-            Hook::Entry("refill_obj_stock", &[OBJCG, UINT, "bool"]),
-        )],
-    },
-    Probe {
-        name: "uncharge_socket",
-        group: FUNCTIONS,
-        need: Need::Optional("socket buffers that are freed show as unexplained"),
-        candidates: &[on(
-            "uncharge_socket",
-            Hook::Entry("mem_cgroup_uncharge_skmem", &[MEMCG, UINT]),
-        )],
-    },
-    Probe {
-        name: "place_anon",
-        group: FUNCTIONS,
-        need: Need::Required,
-        candidates: &[on(
-            "place_anon",
-            Hook::Entry(
-                "folio_add_new_anon_rmap",
-                &[FOLIO, "struct vm_area_struct *", ULONG, "rmap_t"],
-            ),
-        )],
-    },
-    Probe {
-        name: "place_shmem",
-        group: FUNCTIONS,
-        need: Need::Optional("guest RAM in memfds is not told from other shared memory"),
-        candidates: &[on(
-            "place_shmem",
-            Hook::Exit("shmem_add_to_page_cache", &[FOLIO, MAPPING, ULONG, "void *", "gfp_t"]),
-        )],
-    },
-    Probe {
-        name: "unplace_shmem",
-        group: FUNCTIONS,
-        need: Need::Optional("guest RAM in memfds that is given back shows as overhead freed"),
-        candidates: &[on("unplace_shmem", Hook::Entry("filemap_remove_folio", &[FOLIO]))],
-    },
-    Probe {
-        name: "place_file",
-        group: FUNCTIONS,
-        need: Need::Optional("page cache is not told by file"),
-        candidates: &[on(
-            "place_file",
-            Hook::Exit("__filemap_add_folio", &[MAPPING, FOLIO, ULONG, "gfp_t", "void **"]),
-        )],
-    },
-    Probe {
-        name: "lruvec_stat",
-        group: TRACEPOINTS,
-        need: Need::Required,
-        candidates: &[on(
-            "lruvec_stat",
-            Hook::Tracepoint("mod_memcg_lruvec_state", &[MEMCG, "int"]),
-        )],
-    },
-    Probe {
-        name: "memcg_stat",
-        group: TRACEPOINTS,
-        need: Need::Required,
-        candidates: &[on("memcg_stat", Hook::Tracepoint("mod_memcg_state", &[MEMCG, "int"]))],
-    },
-    Probe {
-        name: "fault_user",
-        group: TRACEPOINTS,
-        need: Need::Optional("guest RAM is told from overhead by smaps alone"),
-        candidates: &[on("fault_user", Hook::Tracepoint("page_fault_user", &[ULONG]))],
-    },
-    Probe {
-        name: "fault_kernel",
-        group: TRACEPOINTS,
-        need: Need::Optional("guest RAM that the kernel touches is told by smaps alone"),
-        candidates: &[on("fault_kernel", Hook::Tracepoint("page_fault_kernel", &[ULONG]))],
-    },
-    Probe {
-        name: "guest_fault_begin",
-        group: TRACEPOINTS,
-        need: Need::Optional("without KVM there are no nested page faults to follow"),
-        candidates: &[on("guest_fault_begin", Hook::RawTracepoint("kvm_page_fault"))],
-    },
-    Probe {
-        name: "guest_fault_end",
-        group: TRACEPOINTS,
-        need: Need::Optional("without KVM there are no nested page faults to follow"),
-        candidates: &[on("guest_fault_end", Hook::RawTracepoint("kvm_entry"))],
-    },
-    Probe {
-        name: "oom_kill",
-        group: Group::Events,
-        need: Need::Optional("a kill is told with its victim, but without the allocation that failed"),
-        candidates: &[on(
-            "oom_kill",
-            Hook::Entry("oom_kill_process", &["struct oom_control *", "char *"]),
-        )],
-    },
-    Probe {
-        name: "oom_victim",
-        group: Group::Events,
-        need: Need::Required,
-        candidates: &[on("oom_victim", Hook::Tracepoint("mark_victim", &[TASK]))],
-    },
-    Probe {
-        name: "reclaim_begin",
-        group: Group::Events,
-        need: Need::Optional("time spent reclaiming is not shown"),
-        candidates: &[
-            on(
-                "reclaim_begin",
-                Hook::Tracepoint("mm_vmscan_memcg_reclaim_begin", &["int", "gfp_t"]),
-            ),
-            on(
-                "reclaim_begin_gfp_first",
-                Hook::Tracepoint("mm_vmscan_memcg_reclaim_begin", &["gfp_t", "int", MEMCG]),
-            ),
-        ],
-    },
-    Probe {
-        name: "reclaim_end",
-        group: Group::Events,
-        need: Need::Optional("time spent reclaiming is not shown"),
-        candidates: &[on(
-            "reclaim_end",
-            Hook::Tracepoint("mm_vmscan_memcg_reclaim_end", &[ULONG]),
-        )],
-    },
-    Probe {
-        name: "thread_exit",
-        group: Group::Events,
-        need: Need::Required,
-        candidates: &[on("thread_exit", Hook::Tracepoint("sched_process_exit", &[TASK]))],
-    },
-    Probe {
-        name: "thread_rename",
-        group: Group::Events,
-        need: Need::Optional("names are as old as the last charge"),
-        candidates: &[on("thread_rename", Hook::Tracepoint("task_rename", &[TASK, "char *"]))],
-    },
-    Probe {
-        name: "process_exec",
-        group: Group::Events,
-        need: Need::Optional("new processes are found by polling"),
-        candidates: &[on("process_exec", Hook::Tracepoint("sched_process_exec", &[TASK]))],
-    },
-];

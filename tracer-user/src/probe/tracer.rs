@@ -6,15 +6,15 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use aya::maps::{HashMap, MapData, MapError, PerCpuArray, RingBuf};
-use aya::programs::{Program, ProgramError};
 use aya::{Btf, Ebpf, EbpfError, EbpfLoader};
 use aya_log::EbpfLogger;
 use tracer_common::{AccountKey, AccountTotals, FileKey, GuestRanges, KernelOffsets, Watched};
 
+use super::attach::{Attacher, Outcome, ProbeState, chain, os_error};
 use super::attached::Attached;
 use super::btf::{KernelTypes, TypesError};
 use super::kernel_table::{Unresolved, resolve_offsets};
-use super::plan::{Backend, BackendChoice, Candidate, Group, Hook, Need, PROBES, Probe};
+use super::plan::{Backend, BackendChoice, Group};
 
 /// The eBPF programs, inside the binary.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/headroom-ebpf"));
@@ -28,6 +28,8 @@ pub struct Options {
     pub granularity: u64,
     /// Bytes of the ring buffer: a power of two of at least a page.
     pub ring_bytes: u32,
+    /// Whether memory is controlled by cgroup v1, where usage does not include socket buffers.
+    pub cgroup_v1: bool,
 }
 
 impl Default for Options {
@@ -36,6 +38,7 @@ impl Default for Options {
             backend: BackendChoice::Auto,
             granularity: 64 << 10,
             ring_bytes: 4 << 20,
+            cgroup_v1: false,
         }
     }
 }
@@ -76,26 +79,6 @@ pub enum ProbeError {
     },
 }
 
-/// What became of a probe.
-#[derive(Clone, Debug)]
-pub struct ProbeState {
-    /// The probe.
-    pub probe: &'static Probe,
-    /// Backend and hook that it got, or why it has none.
-    pub result: Result<(Backend, &'static str), String>,
-}
-
-impl ProbeState {
-    /// `fentry uncharge_folio`, or `none: reason`.
-    #[must_use]
-    pub fn describe(&self) -> String {
-        match &self.result {
-            Ok((backend, hook)) => format!("{} {hook}", backend.as_str()),
-            Err(reason) => format!("none: {reason}"),
-        }
-    }
-}
-
 /// Attached programs and their maps. Dropping it detaches everything.
 pub struct Tracer {
     attached: Vec<Attached>,
@@ -126,27 +109,29 @@ impl Tracer {
             reason: error.to_string(),
         })?;
         let mut ebpf = load(&types, &btf, &offsets, options)?;
+        let mut attacher = Attacher {
+            ebpf: &mut ebpf,
+            types: &types,
+            btf: &btf,
+            functions: options.backend.functions(),
+            cgroup_v1: options.cgroup_v1,
+        };
         let mut refusals = Vec::new();
-        for &backend in options.backend.order() {
-            match attach_group(&mut ebpf, &types, &btf, Group::Accounting(backend)) {
+        for &group in options.backend.accounting() {
+            match attacher.group(group) {
                 Ok((mut attached, mut states)) => {
-                    let (more, more_states) = attach_group(&mut ebpf, &types, &btf, Group::Events)?;
+                    let (more, more_states) = attacher.group(Group::Events)?;
                     attached.extend(more);
                     states.extend(more_states);
-                    return Self::with(ebpf, attached, states, backend);
+                    return Self::with(ebpf, attached, states);
                 }
-                Err(error) => refusals.push(format!("{}: {error}", backend.as_str())),
+                Err(error) => refusals.push(format!("{}: {error}", group.as_str())),
             }
         }
         Err(ProbeError::NoBackend(refusals.join("; ")))
     }
 
-    fn with(
-        mut ebpf: Ebpf,
-        attached: Vec<Attached>,
-        states: Vec<ProbeState>,
-        backend: Backend,
-    ) -> Result<Self, ProbeError> {
+    fn with(mut ebpf: Ebpf, attached: Vec<Attached>, states: Vec<ProbeState>) -> Result<Self, ProbeError> {
         macro_rules! take {
             ($name:literal) => {
                 ebpf.take_map($name)
@@ -161,12 +146,17 @@ impl Tracer {
         let logger = EbpfLogger::init(&mut ebpf)
             .inspect_err(|error| log::debug!("no log from eBPF: {error}"))
             .ok();
+        // The first probe of a group is one that it needs: what counts user memory.
+        let backend = states.iter().find_map(|state| match state.outcome {
+            Outcome::Attached { backend, .. } => Some(backend),
+            _ => None,
+        });
         Ok(Self {
             logger,
             attached,
             missed: 0,
+            backend: backend.unwrap_or(Backend::Tracepoint),
             states,
-            backend,
             ring: take!("RECORDS"),
             accounts: take!("ACCOUNTS"),
             watched: take!("WATCHED"),
@@ -259,92 +249,6 @@ fn load(types: &KernelTypes, btf: &Btf, offsets: &KernelOffsets, options: Option
         })
 }
 
-/// Attaches a group's probes.
-fn attach_group(
-    ebpf: &mut Ebpf,
-    types: &KernelTypes,
-    btf: &Btf,
-    group: Group,
-) -> Result<(Vec<Attached>, Vec<ProbeState>), ProbeError> {
-    let mut attached = Vec::new();
-    let mut states = Vec::new();
-    for probe in PROBES.iter().filter(|probe| probe.group == group) {
-        let result = attach_probe(ebpf, types, btf, probe);
-        let result = match (result, probe.need) {
-            (Ok((program, candidate)), _) => {
-                attached.push(program);
-                Ok((candidate.hook.backend(), candidate.hook.name()))
-            }
-            (Err(reason), Need::Required) => {
-                return Err(ProbeError::Required {
-                    probe: probe.name,
-                    reason,
-                });
-            }
-            (Err(reason), Need::Optional(consequence)) => Err(format!("{reason}: {consequence}")),
-        };
-        states.push(ProbeState { probe, result });
-    }
-    Ok((attached, states))
-}
-
-/// Tries a probe's candidates in order.
-fn attach_probe(
-    ebpf: &mut Ebpf,
-    types: &KernelTypes,
-    btf: &Btf,
-    probe: &Probe,
-) -> Result<(Attached, &'static Candidate), String> {
-    let mut reasons = Vec::new();
-    for candidate in probe.candidates {
-        match candidate
-            .hook
-            .check(types)
-            .and_then(|()| attach_candidate(ebpf, btf, candidate))
-        {
-            Ok(attached) => return Ok((attached, candidate)),
-            Err(reason) => reasons.push(reason),
-        }
-    }
-    Err(reasons.join(", or "))
-}
-
-fn attach_candidate(ebpf: &mut Ebpf, btf: &Btf, candidate: &Candidate) -> Result<Attached, String> {
-    let name = candidate.hook.name();
-    let program = ebpf
-        .program_mut(candidate.program)
-        .ok_or_else(|| format!("no program {}", candidate.program))?;
-    let attached = try_attach(program, btf, name, candidate.hook);
-    attached.map_err(|error| explain_attach(name, &error))
-}
-
-fn try_attach(program: &mut Program, btf: &Btf, name: &str, hook: Hook) -> Result<Attached, ProgramError> {
-    let link = match (&mut *program, hook) {
-        (Program::FEntry(program), Hook::Entry(..)) => {
-            program.load(name, btf)?;
-            let link = program.attach()?;
-            program.take_link(link)?.into()
-        }
-        (Program::FExit(program), Hook::Exit(..)) => {
-            program.load(name, btf)?;
-            let link = program.attach()?;
-            program.take_link(link)?.into()
-        }
-        (Program::BtfTracePoint(program), Hook::Tracepoint(..)) => {
-            program.load(name, btf)?;
-            let link = program.attach()?;
-            program.take_link(link)?.into()
-        }
-        (Program::RawTracePoint(program), Hook::RawTracepoint(_)) => {
-            program.load()?;
-            let link = program.attach(name)?;
-            program.take_link(link)?.into()
-        }
-        _ => return Err(ProgramError::UnexpectedProgramType),
-    };
-    Attached::new(program, link)
-}
-
 /// Why maps or globals were refused, with the missing capability where that is it.
 fn explain_load(error: &EbpfError) -> String {
     match os_error(error).and_then(io::Error::raw_os_error) {
@@ -353,50 +257,4 @@ fn explain_load(error: &EbpfError) -> String {
         }
         _ => chain(error),
     }
-}
-
-/// Why a program was refused, in words.
-fn explain_attach(name: &str, error: &ProgramError) -> String {
-    match os_error(error).and_then(io::Error::raw_os_error) {
-        Some(libc::EPERM) => format!("{name} is refused by this kernel (EPERM)"),
-        Some(libc::EBUSY) => format!("{name} cannot be traced (EBUSY)"),
-        Some(libc::ENOENT) => format!("{name} is not there to attach to (ENOENT)"),
-        // kernel: ENOTSUPP, include/linux/errno.h
-        Some(524) => format!("{name} has too many arguments to be traced (ENOTSUPP)"),
-        _ => match error {
-            ProgramError::LoadError { verifier_log, .. } => {
-                log::debug!("{name}: {verifier_log}");
-                let log = verifier_log.to_string();
-                let noise = ["processed ", "stack depth ", "verification time "];
-                let last = log
-                    .lines()
-                    .rev()
-                    .find(|line| !noise.iter().any(|prefix| line.starts_with(prefix)))
-                    .unwrap_or("");
-                format!("{name} is refused by the verifier: {last}")
-            }
-            _ => format!("{name}: {}", chain(error)),
-        },
-    }
-}
-
-fn os_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a io::Error> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(found) = error.downcast_ref::<io::Error>() {
-            return Some(found);
-        }
-        next = error.source();
-    }
-    None
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(error) = next {
-        text = format!("{text}: {error}");
-        next = error.source();
-    }
-    text
 }

@@ -1,0 +1,175 @@
+//! One body, three ways to run it: each probe of a kernel function is a fentry or fexit program, and the same as a
+//! kprobe (with a kretprobe where the return value is needed).
+//!
+//! User space attaches one of them; it finds the others by name: `NAME`, `NAME_kprobe`, `NAME_kretprobe`.
+
+use aya_ebpf::Argument;
+use aya_ebpf::bindings::BPF_NOEXIST;
+use aya_ebpf::programs::{ProbeContext, RetProbeContext};
+use tracer_common::LossCounter;
+
+use crate::kernel::{Pointer, load, read};
+use crate::maps::{CALLS, count_loss};
+
+/// How a body follows pointers that came as arguments.
+pub trait Access {
+    /// Reads a field; zero where it cannot be read.
+    fn get<T: Copy>(base: Pointer, offset: u32) -> T;
+}
+
+/// fentry and fexit: the verifier knows the arguments' types, so loads are direct.
+pub struct Typed;
+
+impl Access for Typed {
+    #[inline(always)]
+    fn get<T: Copy>(base: Pointer, offset: u32) -> T {
+        load(base, offset)
+    }
+}
+
+/// kprobe and kretprobe: arguments are numbers, so every load is a probe read.
+pub struct Probed;
+
+impl Access for Probed {
+    #[inline(always)]
+    fn get<T: Copy>(base: Pointer, offset: u32) -> T {
+        // SAFETY: only integers and pointers are read, for which zero is a value.
+        read(base, offset).unwrap_or_else(|| unsafe { core::mem::zeroed() })
+    }
+}
+
+/// Most arguments that a kretprobe's body takes.
+const SAVED: usize = 3;
+
+/// A call under way, seen by a kprobe and waiting for its kretprobe. The stack's address tells threads and interrupts
+/// apart; the function tells calls apart that end in a jump to another function.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct CallKey {
+    /// Where the return address is on the stack.
+    stack: u64,
+    /// [`call_id`] of the probe.
+    probe: u64,
+}
+
+/// Arguments of a call under way.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct CallArguments {
+    values: [u64; SAVED],
+}
+
+impl CallArguments {
+    /// Converts one argument.
+    #[inline(always)]
+    pub fn get<T: Argument>(&self, slot: usize) -> T {
+        from_register(self.values.get(slot).copied().unwrap_or(0))
+    }
+}
+
+/// A number for a probe, from its name (FNV-1a).
+pub const fn call_id(name: &str) -> u64 {
+    let bytes = name.as_bytes();
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    let mut index = 0;
+    while index < bytes.len() {
+        hash = (hash ^ bytes[index] as u64).wrapping_mul(0x0100_0000_01b3);
+        index += 1;
+    }
+    hash
+}
+
+#[inline(always)]
+fn from_register<T: Argument>(value: u64) -> T {
+    T::from_register(value)
+}
+
+/// An argument of a probed function.
+#[inline(always)]
+pub fn register<T: Argument>(ctx: &ProbeContext, index: usize) -> T {
+    ctx.arg(index).unwrap_or_else(|| from_register(0))
+}
+
+/// Keeps the arguments of a call for its kretprobe.
+#[inline(always)]
+pub fn entered(ctx: &ProbeContext, probe: u64, values: [u64; SAVED]) {
+    // SAFETY: the context of a kprobe is the registers.
+    let stack = unsafe { (*ctx.regs).rsp };
+    let key = CallKey { stack, probe };
+    let arguments = CallArguments { values };
+    if CALLS.insert(&key, &arguments, BPF_NOEXIST.into()).is_ok() {
+        return;
+    }
+    // Either there is no room, or an earlier call at this place on this stack is over and its return was not seen:
+    // the kernel has only so many returns in sight at a time. Either way one call goes uncounted.
+    count_loss(LossCounter::ReturnsMissed, 1);
+    let _ = CALLS.insert(&key, &arguments, 0);
+}
+
+/// The arguments of the call that returns now; `None` when it began before the probe was attached.
+#[inline(always)]
+pub fn returned(ctx: &RetProbeContext, probe: u64) -> Option<CallArguments> {
+    // SAFETY: the context of a kretprobe is the registers.
+    let stack = unsafe { (*ctx.regs).rsp };
+    // kernel: the return address has been taken off the stack (arch/x86/kernel/kprobes/core.c and rethook.c, 5.10 to
+    // 7.3).
+    let key = CallKey {
+        stack: stack.wrapping_sub(8),
+        probe,
+    };
+    // SAFETY: only this call's return removes or changes its entry.
+    let arguments = *unsafe { CALLS.get(&key) }?;
+    let _ = CALLS.remove(&key);
+    Some(arguments)
+}
+
+/// Programs at the entry of a kernel function: `at_entry!(NAME, NAME_kprobe => body(ARGUMENT NUMBERS))`.
+macro_rules! at_entry {
+    ($fentry:ident, $kprobe:ident => $body:ident($($index:literal),+)) => {
+        #[aya_ebpf::macros::fentry]
+        pub fn $fentry(ctx: aya_ebpf::programs::FEntryContext) -> u32 {
+            let _: Option<()> = $body::<$crate::hooks::Typed>($(ctx.arg($index)),+);
+            0
+        }
+
+        #[aya_ebpf::macros::kprobe]
+        pub fn $kprobe(ctx: aya_ebpf::programs::ProbeContext) -> u32 {
+            let _: Option<()> = $body::<$crate::hooks::Probed>($($crate::hooks::register(&ctx, $index)),+);
+            0
+        }
+    };
+}
+pub(crate) use at_entry;
+
+/// Programs at the return of a kernel function, with some of its arguments and its return value as the last one:
+/// `at_return!(NAME, NAME_kprobe, NAME_kretprobe, takes 3 => body(0 from 0, 2 from 1))`, where the function takes 3
+/// arguments, of which the body gets number 0, kept in slot 0, and number 2, kept in slot 1.
+///
+/// A fexit program finds the return value right behind the last argument: bpf_get_func_ret came with 5.17 only.
+macro_rules! at_return {
+    ($fexit:ident, $kprobe:ident, $kretprobe:ident, takes $count:literal => $body:ident($($index:literal from $slot:literal),+)) => {
+        #[aya_ebpf::macros::fexit]
+        pub fn $fexit(ctx: aya_ebpf::programs::FExitContext) -> u32 {
+            let _: Option<()> = $body::<$crate::hooks::Typed>($(ctx.arg($index)),+, ctx.arg($count));
+            0
+        }
+
+        #[aya_ebpf::macros::kprobe]
+        pub fn $kprobe(ctx: aya_ebpf::programs::ProbeContext) -> u32 {
+            let mut values = [0; 3];
+            $(values[$slot] = $crate::hooks::register(&ctx, $index);)+
+            $crate::hooks::entered(&ctx, const { $crate::hooks::call_id(stringify!($fexit)) }, values);
+            0
+        }
+
+        #[aya_ebpf::macros::kretprobe]
+        pub fn $kretprobe(ctx: aya_ebpf::programs::RetProbeContext) -> u32 {
+            let probe = const { $crate::hooks::call_id(stringify!($fexit)) };
+            if let Some(arguments) = $crate::hooks::returned(&ctx, probe) {
+                let _: Option<()> = $body::<$crate::hooks::Probed>($(arguments.get($slot)),+, ctx.ret());
+            }
+            0
+        }
+    };
+}
+pub(crate) use at_return;

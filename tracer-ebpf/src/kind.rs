@@ -1,0 +1,76 @@
+//! Which kind kernel memory is of. It is charged as pages or as objects, and its kind is known only where the kernel
+//! counts it for memory.stat: there its bytes move from one kind to the other, and none are added.
+
+use tracer_common::Kind;
+
+use crate::account::{reclassify, watched};
+use crate::hooks::{Access, at_entry};
+use crate::kernel::{Folio, Pointer, cgroup_id_typed, read};
+use crate::maps::{global, offset};
+
+// kernel: void lruvec_stat_mod_folio(struct folio *, enum node_stat_item, int) (7.x), __lruvec_stat_mod_folio (6.9 to
+// 6.18), void __mod_lruvec_page_state(struct page *, enum node_stat_item, int) (5.11 to 6.8)
+at_entry!(kind_of_pages, kind_of_pages_kprobe => pages_counted(0, 1, 2));
+
+#[inline(always)]
+fn pages_counted<A: Access>(folio: Pointer, item: u32, value: i32) -> Option<()> {
+    let (kind, unit) = if item == offset!(stat_pagetable) {
+        (Kind::Pagetable, global!(PAGE_SIZE))
+    } else if item == offset!(stat_secondary_pagetable) {
+        (Kind::SecondaryPagetable, global!(PAGE_SIZE))
+    } else if item == offset!(stat_kernel_stack) {
+        (Kind::KernelStack, 1024)
+    } else {
+        return None;
+    };
+    let owner = Folio(folio).owner()?;
+    if !owner.is_kmem {
+        return None;
+    }
+    watched(owner.memcg)?;
+    reclassify(owner.memcg, Kind::Kmem, kind, i64::from(value) * unit as i64);
+    Some(())
+}
+
+// kernel: static void account_kernel_stack(struct task_struct *, int account) (5.10), 1 or -1, while its pages are charged
+at_entry!(kind_of_stack, kind_of_stack_kprobe => stack_counted(0, 1));
+
+#[inline(always)]
+fn stack_counted<A: Access>(task: Pointer, account: i32) -> Option<()> {
+    let area: Pointer = read(task, offset!(task_stack_area))?;
+    let count: u32 = read(area, offset!(vm_nr_pages))?;
+    let pages: Pointer = read(area, offset!(vm_pages))?;
+    let owner = Folio(read(pages, 0)?).owner()?;
+    if !owner.is_kmem {
+        return None;
+    }
+    watched(owner.memcg)?;
+    let bytes = u64::from(count) * global!(PAGE_SIZE);
+    reclassify(
+        owner.memcg,
+        Kind::Kmem,
+        Kind::KernelStack,
+        i64::from(account) * bytes as i64,
+    );
+    Some(())
+}
+
+// kernel: void mod_memcg_state(struct mem_cgroup *, enum memcg_stat_item, int) (6.15 to 7.3), before it
+// __mod_memcg_state(struct mem_cgroup *, int | enum memcg_stat_item, int) (5.3 to 6.14)
+at_entry!(kind_of_memcg_stat, kind_of_memcg_stat_kprobe => memcg_stat_counted(0, 1, 2));
+
+#[inline(always)]
+fn memcg_stat_counted<A: Access>(memcg: Pointer, item: u32, value: i32) -> Option<()> {
+    let (from, to, unit) = if item == offset!(stat_vmalloc) {
+        (Kind::Kmem, Kind::Vmalloc, global!(PAGE_SIZE))
+    } else if item == offset!(stat_percpu) {
+        // Per-CPU memory is charged like objects, in bytes.
+        (Kind::Slab, Kind::Percpu, 1)
+    } else {
+        return None;
+    };
+    let memcg = cgroup_id_typed::<A>(memcg);
+    watched(memcg)?;
+    reclassify(memcg, from, to, i64::from(value) * unit as i64);
+    Some(())
+}
