@@ -396,7 +396,7 @@ impl<S: EventSink> Collector<S> {
             lost_bytes: count(LossCounter::LostBytes),
             events_dropped: count(LossCounter::EventsDropped) + self.tracer.malformed(),
             files_full: count(LossCounter::FilesFull),
-            missed_runs: self.missed_runs,
+            missed_runs: self.missed_runs + count(LossCounter::ReturnsMissed),
             max_delay_ns: self.loss.max_delay_ns,
         };
         if loss.ring_full > self.loss.ring_full {

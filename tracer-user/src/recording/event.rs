@@ -426,8 +426,8 @@ pub struct Loss {
     pub events_dropped: u64,
     /// Pages of page cache whose file is not known.
     pub files_full: u64,
-    /// Times that a program did not run because it was running already on that CPU (an interrupt in the middle of it):
-    /// what it would have counted is in no account.
+    /// Times that a program did not run because it was running already on that CPU (an interrupt in the middle of it),
+    /// or that a kprobe's call ended unseen: what would have been counted is in no account.
     #[serde(default)]
     pub missed_runs: u64,
     /// Longest that a byte waited in the kernel because the ring buffer was full, nanoseconds.

@@ -292,7 +292,7 @@ fn losses(report: &Report, out: &mut impl Write) -> io::Result<()> {
     if loss.missed_runs > 0 {
         writeln!(
             out,
-            "Missed: {} runs of programs, interrupted by themselves; their bytes are in \"unexplained\"",
+            "Missed: {} runs of programs, left out by the kernel; their bytes are in \"unexplained\"",
             loss.missed_runs,
         )?;
     }
