@@ -12,6 +12,7 @@ pub mod lab;
 pub mod man;
 pub mod output;
 pub mod pods;
+pub mod progress;
 pub mod protect;
 pub mod record;
 pub mod report;

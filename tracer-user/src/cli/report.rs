@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 
 use super::exit::{ExitError, Status};
+use super::progress;
 use crate::ledger::Ledger;
 use crate::recording::{ReadError, Reader};
-use crate::report::{Report, render_json, render_json_all, render_text};
+use crate::report::{Report, render_html, render_json, render_json_all, render_text};
 
 /// Report who grew, when, how fast, and what the kernel did.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example: headroom report backup-window.jsonl.zst")]
+#[command(after_help = "Example: headroom report backup-window.jsonl.zst --format html -o backup-window.html")]
 pub struct Args {
     /// Recordings made by `headroom record`; several are reported one after another.
     #[arg(required = true, value_name = "FILE")]
@@ -36,6 +37,8 @@ enum Format {
     Text,
     /// One JSON document; an array when there are several recordings.
     Json,
+    /// One self-contained page with a timeline, to be opened in a browser, sent or printed.
+    Html,
 }
 
 /// Reads the recordings and writes their reports.
@@ -70,11 +73,14 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 
 /// Adds a recording up.
 fn read(path: &Path) -> anyhow::Result<Report> {
-    let mut reader = Reader::open(path).map_err(|error| not_read(path, &error))?;
+    let file = File::open(path).map_err(|error| not_read(path, &error.into()))?;
+    let progress = progress::reading(path, &file);
+    let mut reader = Reader::new(progress.wrap_read(file)).map_err(|error| not_read(path, &error))?;
     let mut ledger = Ledger::new();
     for event in &mut reader {
         ledger.apply(&event.map_err(|error| not_read(path, &error))?);
     }
+    progress.finish_and_clear();
     Ok(Report::new(&ledger, Some(&reader.summary())))
 }
 
@@ -88,6 +94,7 @@ fn not_read(path: &Path, error: &ReadError) -> anyhow::Error {
 
 fn write(reports: &[Report], format: Format, out: &mut impl Write) -> std::io::Result<()> {
     match (format, reports) {
+        (Format::Html, reports) => render_html(reports, out),
         (Format::Json, [report]) => render_json(report, out),
         (Format::Json, reports) => render_json_all(reports, out),
         (Format::Text, reports) => {

@@ -7,7 +7,7 @@ use tracer_common::{Kind, Region};
 
 use super::{
     CulpritReport, FileReport, GuestResident, KindReport, LossReport, Node, OomReport, Overhead, PodReport, Quantiles,
-    Recording, Report, RoleReport, SCHEMA, Stalls, Task, ThreadReport, Usage, Window,
+    Recording, Report, RoleReport, SCHEMA, Stalls, Task, ThreadReport, Timeline, Usage, Window,
 };
 use crate::ledger::{Ledger, PodLedger, Resolved, Sizes, ThreadGrowth, culprit};
 use crate::recording::event::{Oom, OomTask};
@@ -153,6 +153,7 @@ fn pod_report(ledger: &Ledger, pod: &PodLedger) -> PodReport {
             duration_ns: quantiles(&pod.stalls),
         },
         charge_sizes: quantiles(&pod.bursts),
+        timeline: Timeline::new(ledger, pod, resolved.guest_growth),
     }
 }
 
@@ -270,6 +271,7 @@ fn oom_report(ledger: &Ledger, pod: &PodLedger, t: u64, oom: &Oom) -> OomReport 
         usage: oom.usage,
         limit: oom.limit,
         lead_time_s: None,
+        kernel_report: oom.kernel_report.clone(),
     }
 }
 

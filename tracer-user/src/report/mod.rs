@@ -1,9 +1,12 @@
-//! What the ledger found, as data, text and JSON.
+//! What the ledger found, as data, text, JSON and HTML.
 
 mod build;
+mod html;
 mod json;
 mod text;
+mod timeline;
 mod verdict;
+mod words;
 
 use std::collections::BTreeMap;
 
@@ -12,8 +15,10 @@ use serde::Serialize;
 use crate::recording::event::Loss;
 use crate::role::Role;
 
+pub use html::render as render_html;
 pub use json::{render as render_json, render_all as render_json_all};
 pub use text::render as render_text;
+pub use timeline::{Growth, Timeline, TimelinePoint};
 pub use verdict::verdict;
 
 /// Name and major version of the report's JSON form.
@@ -164,6 +169,9 @@ pub struct PodReport {
     pub stalls: Stalls,
     /// Bytes that a thread was charged from one sample to the next, guest RAM included.
     pub charge_sizes: Quantiles,
+    /// Memory over time. Not in the JSON form, which holds findings: exports hold series.
+    #[serde(skip)]
+    pub timeline: Timeline,
 }
 
 /// A kind (or `kernel` for all kernel kinds) in memory.stat and in the accounts.
@@ -270,6 +278,8 @@ pub struct OomReport {
     pub limit: u64,
     /// How long before it was predicted.
     pub lead_time_s: Option<f64>,
+    /// The kernel's own report, line by line, where the kernel's log was readable.
+    pub kernel_report: Vec<String>,
 }
 
 /// A thread or process of a kill.

@@ -413,3 +413,32 @@ fn what_was_never_sampled_says_so() {
     let report = report(&story.file());
     assert!(text(&report).contains("nothing can be said"));
 }
+
+#[test]
+fn hostile_names_reach_no_browser() {
+    let evil = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&\u{202e}\0";
+    let mut story = Story::new();
+    story.process(60, evil, Role::Helper(evil.to_owned()));
+    story.thread(60, 60, evil, Role::Helper(evil.to_owned()));
+    story.wait();
+    story.charge(60, Kind::Anon, Region::Overhead, 100 * MIB, 0);
+    story.sample();
+    story.oom(evil, None);
+    story.footer(vec![FileCache {
+        memcg: MEMCG,
+        path: Some(evil.to_owned()),
+        bytes: 1,
+        ..FileCache::default()
+    }]);
+    let mut page = Vec::new();
+    render_html(&[report(&story.file())], &mut page).unwrap();
+    let page = String::from_utf8(page).unwrap();
+    assert!(page.contains("alert(1)"), "the name is shown");
+    // The page's own script, and the series of one pod.
+    assert_eq!(page.matches("<script").count(), 2);
+    assert_eq!(page.matches("</script").count(), 2);
+    for hostile in ["<img", "\u{202e}", "\0"] {
+        assert!(!page.contains(hostile), "{hostile:?}");
+    }
+    assert!(page.contains("default-src &#39;none&#39;; script-src &#39;sha256-"));
+}

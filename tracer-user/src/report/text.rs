@@ -1,13 +1,12 @@
 //! A report as text: the verdict first, then the tables it rests on.
 
-use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use anstyle::{AnsiColor, Style};
 use comfy_table::{CellAlignment, Table, presets};
 
-use super::verdict::{duration, verdict};
-use super::{PodReport, Report};
+use super::verdict::verdict;
+use super::{PodReport, Report, words};
 use crate::escape;
 use crate::units::{Bytes, SignedBytes};
 
@@ -35,23 +34,21 @@ fn render_pod(pod: &PodReport, out: &mut impl Write) -> io::Result<()> {
         (Some(_), true) => Style::new().bold().fg_color(Some(AnsiColor::Yellow.into())),
         (None, _) => Style::new().bold(),
     };
-    writeln!(out, "{}: {style}{}{style:#}", name(pod), verdict(pod))?;
+    writeln!(out, "{}: {style}{}{style:#}", words::name(pod), verdict(pod))?;
     writeln!(out)?;
     summary(pod, out)?;
     roles(pod, out)?;
     threads(pod, out)?;
     files(pod, out)?;
-    stalls(pod, out)?;
-    reconciliation(pod, out)
+    paragraph(words::stalls(pod).as_slice(), out)?;
+    paragraph(&words::reconciliation(pod), out)
 }
 
-fn name(pod: &PodReport) -> String {
-    let name = match (pod.namespace.as_str(), pod.vm.as_str()) {
-        ("", "") => pod.cgroup.clone(),
-        ("", vm) => vm.to_owned(),
-        (namespace, vm) => format!("{namespace}/{vm}"),
-    };
-    escape::terminal(&name).into_owned()
+fn paragraph(sentences: &[String], out: &mut impl Write) -> io::Result<()> {
+    if !sentences.is_empty() {
+        writeln!(out)?;
+    }
+    sentences.iter().try_for_each(|sentence| writeln!(out, "{sentence}"))
 }
 
 fn summary(pod: &PodReport, out: &mut impl Write) -> io::Result<()> {
@@ -113,7 +110,7 @@ fn roles(pod: &PodReport, out: &mut impl Write) -> io::Result<()> {
             SignedBytes(role.overhead_growth).to_string(),
             SignedBytes(role.charged).to_string(),
             Bytes(role.uncharged).to_string(),
-            kinds(&role.kinds),
+            words::kinds(&role.kinds),
         ]);
     }
     section("By role", &table, out)
@@ -137,7 +134,7 @@ fn threads(pod: &PodReport, out: &mut impl Write) -> io::Result<()> {
             escape::terminal(&thread.role.to_string()).into_owned(),
             SignedBytes(thread.overhead_growth).to_string(),
             Bytes(thread.guest_charged).to_string(),
-            kinds(&thread.kinds),
+            words::kinds(&thread.kinds),
         ]);
     }
     let others = pod.by_thread.get(TOP..).unwrap_or_default();
@@ -174,58 +171,6 @@ fn files(pod: &PodReport, out: &mut impl Write) -> io::Result<()> {
     section("Page cache by file", &table, out)
 }
 
-fn stalls(pod: &PodReport, out: &mut impl Write) -> io::Result<()> {
-    #[expect(clippy::cast_precision_loss, reason = "displayed to a digit")]
-    let milliseconds = |ns: u64| format!("{:.1} ms", ns as f64 / 1e6);
-    let stalls = &pod.stalls;
-    if stalls.duration_ns.count == 0 {
-        return Ok(());
-    }
-    #[expect(clippy::cast_precision_loss, reason = "displayed to a digit")]
-    let total = duration(stalls.total_ns as f64 / 1e9);
-    writeln!(out)?;
-    writeln!(
-        out,
-        "Reclaim before charges: {} times, {total} in all, half below {}, longest {}",
-        stalls.duration_ns.count,
-        milliseconds(stalls.duration_ns.p50),
-        milliseconds(stalls.duration_ns.max),
-    )
-}
-
-fn reconciliation(pod: &PodReport, out: &mut impl Write) -> io::Result<()> {
-    writeln!(out)?;
-    writeln!(
-        out,
-        "Unexplained: {} of growth (tolerance {}, worst at any sample {})",
-        SignedBytes(pod.unexplained),
-        Bytes(pod.tolerance),
-        SignedBytes(pod.unexplained_worst),
-    )?;
-    if pod.region_unknown != 0 {
-        writeln!(
-            out,
-            "Guest RAM or overhead, unknown which: {} (counted as overhead)",
-            SignedBytes(pod.region_unknown)
-        )?;
-    }
-    if pod.placed_by_smaps != 0 {
-        writeln!(
-            out,
-            "Guest RAM known from smaps alone: {} (split over threads by estimate)",
-            SignedBytes(pod.placed_by_smaps)
-        )?;
-    }
-    if pod.reclassified != 0 {
-        writeln!(
-            out,
-            "Guest RAM touched before its place was known: {} (taken from QEMU's overhead by estimate)",
-            SignedBytes(pod.reclassified)
-        )?;
-    }
-    Ok(())
-}
-
 fn render_recording(report: &Report, out: &mut impl Write) -> io::Result<()> {
     let node = &report.node;
     writeln!(
@@ -244,77 +189,10 @@ fn render_recording(report: &Report, out: &mut impl Write) -> io::Result<()> {
         .map(|(probe, backend)| format!("{probe} {backend}"))
         .collect();
     writeln!(out, "Probes: {}", escape::terminal(&backends.join(", ")))?;
-    losses(report, out)?;
-    let recording = &report.recording;
-    match recording.state {
-        "incomplete" => writeln!(
-            out,
-            "Incomplete: the recording has no end (its recorder was killed or still runs); up to a last second is missing"
-        )?,
-        "damaged" => writeln!(
-            out,
-            "Damaged: {} stretches, {} could not be read; sums lack what was in them",
-            recording.damaged_stretches,
-            Bytes(recording.damaged_bytes),
-        )?,
-        _ => {}
-    }
-    if recording.skipped_lines > 0 {
-        writeln!(
-            out,
-            "Skipped: {} lines that this version does not know",
-            recording.skipped_lines
-        )?;
-    }
-    Ok(())
-}
-
-fn losses(report: &Report, out: &mut impl Write) -> io::Result<()> {
-    let loss = &report.loss.counted;
-    if loss.ring_full > 0 {
-        writeln!(
-            out,
-            "Delay: the ring buffer was full {} times, bytes waited up to {} ms; none were lost for it",
-            loss.ring_full,
-            loss.max_delay_ns / 1_000_000,
-        )?;
-    }
-    if loss.accounts_full > 0 || loss.lost_bytes > 0 || loss.events_dropped > 0 || loss.files_full > 0 {
-        writeln!(
-            out,
-            "Lost: {} without an account, {} events, {} charges without a thread, {} pages of unknown files",
-            Bytes(loss.lost_bytes),
-            loss.events_dropped,
-            loss.accounts_full,
-            loss.files_full,
-        )?;
-    }
-    if loss.missed_runs > 0 {
-        writeln!(
-            out,
-            "Missed: {} runs of programs, left out by the kernel; their bytes are in \"unexplained\"",
-            loss.missed_runs,
-        )?;
-    }
-    if let Some(count) = report.loss.disagreements.filter(|count| *count > 0) {
-        writeln!(
-            out,
-            "Disagreement: {count} sums of records differ from the kernel's maps"
-        )?;
-    }
-    Ok(())
-}
-
-/// Kinds by size, the largest three.
-fn kinds(kinds: &BTreeMap<&'static str, i64>) -> String {
-    let mut sorted: Vec<_> = kinds.iter().collect();
-    sorted.sort_by_key(|(_, bytes)| std::cmp::Reverse(bytes.unsigned_abs()));
-    let shown: Vec<String> = sorted
-        .into_iter()
-        .take(3)
-        .map(|(kind, bytes)| format!("{kind} {}", SignedBytes(*bytes)))
-        .collect();
-    shown.join(", ")
+    words::losses(report)
+        .iter()
+        .chain(&words::state(report))
+        .try_for_each(|sentence| writeln!(out, "{sentence}"))
 }
 
 fn table(header: &[&str]) -> Table {

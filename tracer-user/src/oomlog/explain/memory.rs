@@ -63,6 +63,16 @@ pub struct TaskUse {
 }
 
 impl TaskUse {
+    /// Its role by the process: QEMU's is `qemu`, whatever its main thread does. Not escaped.
+    #[must_use]
+    pub fn role_name(&self) -> String {
+        if role::is_qemu(&self.comm) {
+            "qemu".to_owned()
+        } else {
+            self.role.to_string()
+        }
+    }
+
     /// Resident memory of a process other than QEMU's beyond what KubeVirt budgets for it.
     #[must_use]
     pub fn over(&self) -> Option<u64> {

@@ -18,7 +18,7 @@ use crate::role::Role;
 pub use compare::{Comparison, compare, kill_of};
 pub use guest::{GuestRam, Sure};
 pub use memory::{Memory, Overhead, TaskUse};
-pub use text::render;
+pub use text::{facts, render};
 pub use victim::{Contender, Victim};
 
 /// One kernel OOM report, explained. Sizes are bytes.

@@ -6,7 +6,6 @@ use comfy_table::{Cell, CellAlignment, Table, presets};
 
 use super::{Explanation, LimitHit, Sure, TaskUse, Victim};
 use crate::escape;
-use crate::oomlog::role;
 use crate::sizing::MIB;
 use crate::sizing::version::KubeVirt;
 use crate::units::{Bytes, SignedBytes};
@@ -40,7 +39,9 @@ pub fn render(explanation: &Explanation, out: &mut impl Write) -> io::Result<()>
 
 type Fact = (&'static str, String);
 
-fn facts(explanation: &Explanation) -> Vec<Fact> {
+/// What is known, one thing at a time, by name. Not escaped.
+#[must_use]
+pub fn facts(explanation: &Explanation) -> Vec<(&'static str, String)> {
     let mut facts = Vec::new();
     if let Some(at) = &explanation.at {
         let host = explanation
@@ -254,15 +255,10 @@ fn table(tasks: &[TaskUse]) -> String {
     ));
     for task in tasks {
         let size = |bytes: Option<u64>| bytes.map_or_else(|| "-".to_owned(), |bytes| Bytes(bytes).to_string());
-        let role = if role::is_qemu(&task.comm) {
-            "qemu".to_owned()
-        } else {
-            task.role.to_string()
-        };
         table.add_row(cells([
             escape::terminal(&task.comm).into_owned(),
             task.pid.to_string(),
-            escape::terminal(&role).into_owned(),
+            escape::terminal(&task.role_name()).into_owned(),
             Bytes(task.rss).to_string(),
             size(task.budget),
             size(task.over()),

@@ -1,0 +1,29 @@
+//! How far long work has come, for whoever waits at a terminal.
+
+use std::fs::File;
+use std::path::Path;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::escape;
+
+/// Smaller files are read before a bar could be looked at, bytes.
+const LARGE: u64 = 1 << 20;
+
+/// A bar for reading a file from its beginning to its end. It shows on a terminal only, never under `--quiet`.
+#[must_use]
+pub fn reading(path: &Path, file: &File) -> ProgressBar {
+    let length = file.metadata().map_or(0, |metadata| metadata.len());
+    if length < LARGE || !log::log_enabled!(log::Level::Warn) {
+        return ProgressBar::hidden();
+    }
+    let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
+    // Hidden by itself where standard error is no terminal.
+    let bar = ProgressBar::new(length).with_message(escape::terminal(&name).into_owned());
+    match ProgressStyle::with_template(
+        "{msg}: {binary_bytes} of {binary_total_bytes} {wide_bar} {percent}%, {eta} left",
+    ) {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}

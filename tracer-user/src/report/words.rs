@@ -1,0 +1,143 @@
+//! Findings as sentences, for every form of the report that is read by people. Names in them are escaped.
+
+use std::collections::BTreeMap;
+
+use super::verdict::duration;
+use super::{PodReport, Report};
+use crate::escape;
+use crate::units::{Bytes, SignedBytes};
+
+/// What a pod is called.
+pub(super) fn name(pod: &PodReport) -> String {
+    let name = match (pod.namespace.as_str(), pod.vm.as_str()) {
+        ("", "") => pod.cgroup.clone(),
+        ("", vm) => vm.to_owned(),
+        (namespace, vm) => format!("{namespace}/{vm}"),
+    };
+    escape::terminal(&name).into_owned()
+}
+
+/// Time spent reclaiming before charges, if any was.
+pub(super) fn stalls(pod: &PodReport) -> Option<String> {
+    let stalls = &pod.stalls;
+    (stalls.duration_ns.count > 0).then(|| {
+        format!(
+            "Reclaim before charges: {} times, {} in all, half below {}, longest {}",
+            stalls.duration_ns.count,
+            nanoseconds(stalls.total_ns),
+            milliseconds(stalls.duration_ns.p50),
+            milliseconds(stalls.duration_ns.max),
+        )
+    })
+}
+
+/// How well the accounts agree with the kernel's own figures.
+pub(super) fn reconciliation(pod: &PodReport) -> Vec<String> {
+    let mut sentences = vec![format!(
+        "Unexplained: {} of growth (tolerance {}, worst at any sample {})",
+        SignedBytes(pod.unexplained),
+        Bytes(pod.tolerance),
+        SignedBytes(pod.unexplained_worst),
+    )];
+    if pod.region_unknown != 0 {
+        sentences.push(format!(
+            "Guest RAM or overhead, unknown which: {} (counted as overhead)",
+            SignedBytes(pod.region_unknown)
+        ));
+    }
+    if pod.placed_by_smaps != 0 {
+        sentences.push(format!(
+            "Guest RAM known from smaps alone: {} (split over threads by estimate)",
+            SignedBytes(pod.placed_by_smaps)
+        ));
+    }
+    if pod.reclassified != 0 {
+        sentences.push(format!(
+            "Guest RAM touched before its place was known: {} (taken from QEMU's overhead by estimate)",
+            SignedBytes(pod.reclassified)
+        ));
+    }
+    sentences
+}
+
+/// What was late or lost; nothing where nothing was.
+pub(super) fn losses(report: &Report) -> Vec<String> {
+    let mut sentences = Vec::new();
+    let loss = &report.loss.counted;
+    if loss.ring_full > 0 {
+        sentences.push(format!(
+            "Delay: the ring buffer was full {} times, bytes waited up to {} ms; none were lost for it",
+            loss.ring_full,
+            loss.max_delay_ns / 1_000_000,
+        ));
+    }
+    if loss.accounts_full > 0 || loss.lost_bytes > 0 || loss.events_dropped > 0 || loss.files_full > 0 {
+        sentences.push(format!(
+            "Lost: {} without an account, {} events, {} charges without a thread, {} pages of unknown files",
+            Bytes(loss.lost_bytes),
+            loss.events_dropped,
+            loss.accounts_full,
+            loss.files_full,
+        ));
+    }
+    if loss.missed_runs > 0 {
+        sentences.push(format!(
+            "Missed: {} runs of programs, left out by the kernel; their bytes are in \"unexplained\"",
+            loss.missed_runs,
+        ));
+    }
+    if let Some(count) = report.loss.disagreements.filter(|count| *count > 0) {
+        sentences.push(format!(
+            "Disagreement: {count} sums of records differ from the kernel's maps"
+        ));
+    }
+    sentences
+}
+
+/// What is wrong with the recording; nothing where it is whole.
+pub(super) fn state(report: &Report) -> Vec<String> {
+    let recording = &report.recording;
+    let mut sentences = Vec::new();
+    match recording.state {
+        "incomplete" => sentences.push(
+            "Incomplete: the recording has no end (its recorder was killed or still runs); up to a last second is \
+             missing"
+                .to_owned(),
+        ),
+        "damaged" => sentences.push(format!(
+            "Damaged: {} stretches, {} could not be read; sums lack what was in them",
+            recording.damaged_stretches,
+            Bytes(recording.damaged_bytes),
+        )),
+        _ => {}
+    }
+    if recording.skipped_lines > 0 {
+        sentences.push(format!(
+            "Skipped: {} lines that this version does not know",
+            recording.skipped_lines
+        ));
+    }
+    sentences
+}
+
+#[expect(clippy::cast_precision_loss, reason = "displayed to a digit")]
+pub(super) fn milliseconds(ns: u64) -> String {
+    format!("{:.1} ms", ns as f64 / 1e6)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "displayed to a digit")]
+pub(super) fn nanoseconds(ns: u64) -> String {
+    duration(ns as f64 / 1e9)
+}
+
+/// Kinds by size, the largest three.
+pub(super) fn kinds(kinds: &BTreeMap<&'static str, i64>) -> String {
+    let mut sorted: Vec<_> = kinds.iter().collect();
+    sorted.sort_by_key(|(_, bytes)| std::cmp::Reverse(bytes.unsigned_abs()));
+    let shown: Vec<String> = sorted
+        .into_iter()
+        .take(3)
+        .map(|(kind, bytes)| format!("{kind} {}", SignedBytes(*bytes)))
+        .collect();
+    shown.join(", ")
+}
