@@ -5,7 +5,10 @@
 //! All growth is counted from a pod's first sample to the end of its window, which is the kill, else the last sample.
 
 mod account;
+pub mod alert;
 mod culprit;
+pub mod forecast;
+mod foresight;
 mod pod;
 mod predicted;
 mod reconcile;
@@ -18,6 +21,7 @@ use tracer_common::{Kind, OVERFLOW_TID, Region};
 
 pub use account::{Account, Cells, Flow, ThreadKey};
 pub use culprit::{Culprit, Entity, culprit};
+pub use foresight::Foresight;
 pub use pod::{PodLedger, Sizes};
 pub use predicted::Predicted;
 pub use reconcile::{Disagreement, KindCheck, Reconciliation, Worst};
@@ -211,10 +215,7 @@ impl Ledger {
     /// Who a thread belongs to when blame is given: its role within QEMU, or its process as a whole.
     #[must_use]
     pub fn entity(&self, key: ThreadKey) -> Entity {
-        if key.tid == OVERFLOW_TID {
-            return Entity::overflow();
-        }
-        entity_of(self.threads.get(&key), &self.processes)
+        entity_by_key(key, self.threads.get(&key), &self.processes)
     }
 
     /// Everything that is known to be lost.
@@ -249,14 +250,10 @@ impl Ledger {
         (self.first_t.unwrap_or(self.last_t), self.last_t)
     }
 
-    /// How far usage may run ahead of what was charged, bytes: each CPU may hold a batch of 64 pages.
-    ///
-    /// kernel: mm/memcontrol.c MEMCG_CHARGE_BATCH and `memcg_stock` (one memcg per CPU up to 6.15).
+    /// How far usage may run ahead of what was charged, bytes.
     #[must_use]
     pub fn tolerance(&self) -> u64 {
-        64_u64
-            .saturating_mul(self.header.page_size.max(4096))
-            .saturating_mul(u64::from(self.header.cpus.max(1)))
+        tolerance(&self.header)
     }
 
     /// Where the ledger's own sums differ from the footer's, which were read from the kernel's maps.
@@ -266,6 +263,22 @@ impl Ledger {
             .as_ref()
             .map_or_else(Vec::new, |footer| reconcile::against_footer(&self.sums, footer))
     }
+}
+
+/// How far usage may run ahead of what was charged, bytes: each CPU may hold a batch of 64 pages.
+///
+/// kernel: mm/memcontrol.c MEMCG_CHARGE_BATCH and `memcg_stock` (one memcg per CPU up to 6.15).
+fn tolerance(header: &Header) -> u64 {
+    64_u64
+        .saturating_mul(header.page_size.max(4096))
+        .saturating_mul(u64::from(header.cpus.max(1)))
+}
+
+fn entity_by_key(key: ThreadKey, thread: Option<&Thread>, processes: &HashMap<u32, Process>) -> Entity {
+    if key.tid == OVERFLOW_TID {
+        return Entity::overflow();
+    }
+    entity_of(thread, processes)
 }
 
 fn entity_of(thread: Option<&Thread>, processes: &HashMap<u32, Process>) -> Entity {

@@ -1,0 +1,259 @@
+//! How good forecasts are, over many random runs of a simulated ledger. Seeded, so that every run is the same.
+
+use proptest::prelude::Rng;
+use proptest::test_runner::{RngAlgorithm, TestRng};
+
+use super::simulation::{MIB, Simulation};
+
+const RUNS: u32 = 100;
+
+/// How growth goes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Growth {
+    /// Evenly.
+    Constant,
+    /// The rate wanders.
+    Wandering,
+    /// The rate jumps now and then, by a factor of up to six.
+    Jumping,
+    /// By steps of random size at random times.
+    Steps,
+    /// Evenly, with a saw-tooth on top.
+    SawTooth,
+    /// In bursts, with memory given back in between.
+    Bursts,
+}
+
+const VARYING: [Growth; 5] = [
+    Growth::Wandering,
+    Growth::Jumping,
+    Growth::Steps,
+    Growth::SawTooth,
+    Growth::Bursts,
+];
+
+struct Random(TestRng);
+
+impl Random {
+    fn new(seed: u32) -> Self {
+        let mut bytes = [0; 32];
+        bytes[..4].copy_from_slice(&seed.to_le_bytes());
+        Self(TestRng::from_seed(RngAlgorithm::ChaCha, &bytes))
+    }
+
+    /// Uniform in 0 to 1.
+    fn uniform(&mut self) -> f64 {
+        f64::from(self.0.next_u32()) / (f64::from(u32::MAX) + 1.0)
+    }
+
+    fn between(&mut self, low: f64, high: f64) -> f64 {
+        low + (high - low) * self.uniform()
+    }
+
+    /// Standard normal, by Box and Muller.
+    fn normal(&mut self) -> f64 {
+        let radius = (-2.0 * (1.0 - self.uniform()).ln()).sqrt();
+        radius * (std::f64::consts::TAU * self.uniform()).cos()
+    }
+}
+
+/// Seconds until the kill: low, expected, high.
+type Left = (f64, f64, Option<f64>);
+
+/// A second of a run.
+struct Second {
+    t: f64,
+    /// Part of the headroom that is left.
+    part: f64,
+    forecast: Option<Left>,
+    /// The driver is the one that grows.
+    right: bool,
+}
+
+/// A run: when growth began, when the limit was met, and what was forecast in between.
+struct Run {
+    onset: f64,
+    end: f64,
+    /// From the onset on.
+    seconds: Vec<Second>,
+}
+
+/// What growth adds in a second.
+struct Source {
+    growth: Growth,
+    mean: f64,
+    seconds: f64,
+    volatility: f64,
+    rate: f64,
+    piece_left: f64,
+    tooth: (f64, f64),
+    between_steps: f64,
+}
+
+impl Source {
+    fn new(growth: Growth, mean: f64, seconds: f64, random: &mut Random) -> Self {
+        Self {
+            growth,
+            mean,
+            seconds,
+            volatility: random.between(0.2, 0.6) / seconds.sqrt(),
+            rate: if growth == Growth::Bursts { 0.0 } else { 1.0 },
+            piece_left: 0.0,
+            tooth: (
+                random.between(10.0, 60.0) * MIB,
+                (seconds * random.between(0.02, 0.15)).max(4.0),
+            ),
+            between_steps: (seconds * random.between(0.01, 0.08)).max(2.0),
+        }
+    }
+
+    fn next(&mut self, random: &mut Random) -> f64 {
+        match self.growth {
+            Growth::Constant | Growth::SawTooth => self.mean,
+            Growth::Wandering => {
+                self.rate *= (self.volatility * random.normal()).exp();
+                self.mean * self.rate
+            }
+            Growth::Jumping => {
+                if self.piece_left <= 0.0 {
+                    self.rate = 0.4_f64.powf(random.between(-1.0, 1.0));
+                    self.piece_left = self.seconds * random.between(0.1, 0.4);
+                }
+                self.piece_left -= 1.0;
+                self.mean * self.rate
+            }
+            Growth::Steps if random.uniform() < 1.0 / self.between_steps => {
+                self.mean * self.between_steps * random.between(0.5, 1.5)
+            }
+            Growth::Steps => 0.0,
+            Growth::Bursts => {
+                self.rate = 0.8 * self.rate + 0.6 * random.normal();
+                self.mean * (1.0 + 1.5 * self.rate)
+            }
+        }
+    }
+
+    fn tooth(&self, since: f64) -> f64 {
+        match self.growth {
+            Growth::SawTooth => (since / self.tooth.1).fract() * self.tooth.0,
+            _ => 0.0,
+        }
+    }
+}
+
+fn run(growth: Growth, random: &mut Random) -> Run {
+    let guest_ram = random.between(256.0, 1024.0) * MIB;
+    let mut pod = Simulation::new(guest_ram + random.between(150.0, 400.0) * MIB, guest_ram);
+    let full = random.uniform() < 0.5;
+    pod.guest = if full {
+        guest_ram
+    } else {
+        guest_ram * random.between(0.4, 1.0)
+    };
+    let guest_fills = !full && random.uniform() < 0.5;
+    let seconds = 40.0 * 8.0_f64.powf(random.uniform());
+    let mean = pod.available() / seconds;
+    let mut source = Source::new(growth, mean, seconds, random);
+    for _ in 0..5 + random.0.next_u32() % 60 {
+        pod.vcpu = 0.15 * MIB * random.normal();
+        pod.second();
+    }
+    let (onset, room) = (pod.t, pod.available());
+    let mut run = Run {
+        onset,
+        end: onset,
+        seconds: Vec::new(),
+    };
+    let mut grown = 0.0_f64;
+    while pod.t - onset < 20.0 * seconds {
+        grown = (grown + source.next(random)).max(0.0);
+        pod.helper = grown + source.tooth(pod.t - onset);
+        if guest_fills {
+            pod.guest = (pod.guest + 0.5 * mean).min(guest_ram);
+        }
+        pod.vcpu = 0.15 * MIB * random.normal();
+        pod.second();
+        if pod.available() <= 0.0 {
+            break;
+        }
+        let right = pod.driver().as_deref() == Some("helper virtqemud");
+        run.seconds.push(Second {
+            t: pod.t,
+            part: pod.available() / room,
+            forecast: pod.left(),
+            right,
+        });
+    }
+    run.end = pod.t;
+    run
+}
+
+/// The forecast at the first moment at which half of the headroom is left, and the real time.
+fn at_half(run: &Run) -> Option<(Left, f64, bool)> {
+    let second = run.seconds.iter().find(|second| second.part <= 0.5)?;
+    Some((second.forecast?, run.end - second.t, second.right))
+}
+
+#[test]
+fn at_constant_rate_the_time_and_the_driver_are_right_and_the_warning_early() {
+    let mut random = Random::new(1);
+    for number in 0..RUNS {
+        let run = run(Growth::Constant, &mut random);
+        let ((_, expected, _), real, right) = at_half(&run).unwrap_or_else(|| panic!("run {number}: no forecast"));
+        assert!(
+            (expected - real).abs() <= 0.15 * real,
+            "run {number}: {expected} s, really {real} s"
+        );
+        assert!(right, "run {number}: another driver");
+        // From when on was it forecast without interruption?
+        let silent = run.seconds.iter().rposition(|second| second.forecast.is_none());
+        let first = silent.map_or(0, |silent| silent + 1);
+        let lead = run.end - run.seconds[first].t;
+        let most = run.end - run.onset;
+        assert!(lead >= 0.7 * most, "run {number}: told {lead} s ahead of {most} s");
+    }
+}
+
+#[test]
+fn at_varying_rates_the_real_time_lies_within_the_bounds() {
+    let mut random = Random::new(2);
+    let (mut forecast, mut within, mut bounded) = (0, 0, 0);
+    let mut misses = Vec::new();
+    for number in 0..RUNS {
+        let growth = VARYING[number as usize % VARYING.len()];
+        let Some(((low, expected, high), real, _)) = at_half(&run(growth, &mut random)) else {
+            continue;
+        };
+        forecast += 1;
+        bounded += u32::from(high.is_some_and(|high| high - low < 4.0 * expected));
+        // Samples are a second apart.
+        if real >= low - 1.0 && high.is_none_or(|high| real <= high + 1.0) {
+            within += 1;
+        } else {
+            misses.push((growth, low, expected, high, real));
+        }
+    }
+    assert!(within * 100 >= forecast * 80, "{within} of {forecast}: {misses:?}");
+    // Bounds that say nothing hold easily; so does silence.
+    assert!(forecast >= RUNS * 3 / 4, "only {forecast} forecasts");
+    assert!(bounded * 2 >= forecast, "only {bounded} of {forecast} are bounded");
+}
+
+#[test]
+fn over_all_moments_the_bounds_hold_as_well() {
+    let mut random = Random::new(3);
+    let (mut all, mut within) = (0_u32, 0_u32);
+    for number in 0..RUNS / 2 {
+        let run = run(VARYING[number as usize % VARYING.len()], &mut random);
+        // Every run counts the same, however long it is.
+        let step = (run.seconds.len() / 20).max(1);
+        for Second { t, forecast, .. } in run.seconds.iter().step_by(step) {
+            let Some((low, _, high)) = forecast else { continue };
+            all += 1;
+            let real = run.end - t;
+            within += u32::from(real >= low - 1.0 && high.is_none_or(|high| real <= high + 1.0));
+        }
+    }
+    assert!(all >= 200, "only {all} forecasts");
+    assert!(within * 100 >= all * 80, "{within} of {all}");
+}
