@@ -7,6 +7,7 @@
 pub mod cli;
 pub mod collect;
 pub mod escape;
+pub mod incident;
 pub mod lab;
 pub mod ledger;
 pub mod node;

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+pub mod attach;
 pub mod completions;
 pub mod doctor;
 pub mod exit;
@@ -17,6 +18,8 @@ pub mod protect;
 pub mod record;
 pub mod report;
 pub mod size;
+pub mod time;
+pub mod watch;
 
 /// Which thread is eating a VM pod's memory headroom, before the kernel kills the VM.
 #[derive(Debug, Parser)]
@@ -41,6 +44,7 @@ enum Command {
     Record(record::Args),
     Size(Box<size::Args>),
     Report(report::Args),
+    Watch(watch::Args),
 }
 
 /// Runs the program.
@@ -68,6 +72,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Record(args) => record::run(args),
         Command::Size(args) => size::run(args),
         Command::Report(args) => report::run(args),
+        Command::Watch(args) => watch::run(args),
     }
 }
 

@@ -8,7 +8,8 @@ use super::accounts::Accounts;
 use super::files::top_files;
 use super::kills::Kills;
 use super::names::{Names, Pods, Seen, is_alive};
-use super::targets::{Scope, Targets};
+use super::sink::EventSink;
+use super::targets::{KillFiles, Scope, Targets};
 use crate::node::Node;
 use crate::node::kmsg::{KernelLog, last_oom_report};
 use crate::probe::{ProbeError, Record, Tracer, boot_ns};
@@ -23,15 +24,8 @@ const WALK_NS: u64 = 100_000_000;
 const PURE_KINDS: [u8; 2] = [Kind::Anon as u8, Kind::Shmem as u8];
 /// How often the kernel's own figures are sampled.
 const SAMPLE_NS: u64 = 1_000_000_000;
-
-/// Where events go.
-pub trait EventSink {
-    /// Takes an event.
-    ///
-    /// # Errors
-    /// When it cannot be kept; the collector stops.
-    fn event(&mut self, event: &Event) -> anyhow::Result<()>;
-}
+/// Kills whose files are kept until somebody takes them.
+const MAX_KILL_FILES: usize = 16;
 
 /// Why collecting stopped.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +64,8 @@ pub struct Collector<S> {
     held: Vec<Event>,
     /// A program was started in a watched memcg: the pods are looked at without waiting.
     programs_started: bool,
+    /// What the memcgs showed right after kills.
+    kill_files: Vec<KillFiles>,
 }
 
 impl<S: EventSink> Collector<S> {
@@ -103,6 +99,7 @@ impl<S: EventSink> Collector<S> {
             kernel_log: kernel_log.ok(),
             held: Vec::new(),
             programs_started: false,
+            kill_files: Vec::new(),
         };
         this.emit(now, Body::Header(header))?;
         this.sample(boot_ns())?;
@@ -144,6 +141,40 @@ impl<S: EventSink> Collector<S> {
         self.announce_kills(now)
     }
 
+    /// The footer that would stand here if recording ended now, with the last accounts and figures emitted before it.
+    /// `None` while a kill waits to be announced: what happened since is not emitted yet.
+    ///
+    /// # Errors
+    /// When the sink or the kernel side's maps refuse.
+    pub fn checkpoint(&mut self, ended: &str) -> Result<Option<Footer>, CollectError> {
+        let accounts = self.sample(boot_ns())?;
+        if self.kills.any_waiting() {
+            return Ok(None);
+        }
+        Ok(Some(self.footer(accounts.iter(), ended)))
+    }
+
+    fn footer<'a>(&self, accounts: impl Iterator<Item = &'a (AccountKey, AccountTotals)>, ended: &str) -> Footer {
+        let in_map = accounts.map(|(key, totals)| (*key, totals.charged, totals.uncharged));
+        Footer {
+            totals: self.accounts.totals(in_map),
+            loss: self.loss,
+            files: top_files(&self.node, &self.tracer, &self.targets),
+            ended: ended.to_owned(),
+        }
+    }
+
+    /// Whether a kill waits to be announced.
+    #[must_use]
+    pub fn kill_pending(&self) -> bool {
+        self.kills.any_waiting()
+    }
+
+    /// Takes what the memcgs of kills showed right after them.
+    pub fn take_kill_files(&mut self) -> Vec<KillFiles> {
+        std::mem::take(&mut self.kill_files)
+    }
+
     /// Detaches, reads the maps once more, and closes with the footer.
     ///
     /// # Errors
@@ -156,16 +187,8 @@ impl<S: EventSink> Collector<S> {
         self.walk()?;
         self.announce_kills(u64::MAX)?;
         self.update_loss()?;
-        let in_map = self
-            .tracer
-            .accounts()
-            .map(|(key, totals)| (key, totals.charged, totals.uncharged));
-        let footer = Footer {
-            totals: self.accounts.totals(in_map),
-            loss: self.loss,
-            files: top_files(&self.node, &self.tracer, &self.targets),
-            ended: ended.to_owned(),
-        };
+        let accounts: Vec<_> = self.tracer.accounts().collect();
+        let footer = self.footer(accounts.iter(), ended);
         self.emit(boot_ns(), Body::Footer(footer))?;
         Ok(self.sink)
     }
@@ -224,7 +247,13 @@ impl<S: EventSink> Collector<S> {
                 Ok(())
             }
             Record::Victim(record) => {
-                self.kills.victim(&self.names, &Pods(self.targets.by_memcg()), &record);
+                let pods = Pods(self.targets.by_memcg());
+                if let Some(oom_memcg) = self.kills.victim(&self.names, &pods, &record) {
+                    // At once: the victim's end changes them.
+                    let read = self.targets.kill_files(record.t, oom_memcg, record.memcg);
+                    self.kill_files.extend(read);
+                    self.kill_files.truncate(MAX_KILL_FILES);
+                }
                 Ok(())
             }
             Record::Exit(record) => {
@@ -275,14 +304,14 @@ impl<S: EventSink> Collector<S> {
         self.emit(t, Body::Charge(charge))
     }
 
-    /// Reads every account, and removes those of threads that are gone for good.
-    fn walk(&mut self) -> Result<(), CollectError> {
+    /// Reads every account, and removes those of threads that are gone for good. Returns those that stay, as read.
+    fn walk(&mut self) -> Result<Vec<(AccountKey, AccountTotals)>, CollectError> {
         let began = boot_ns();
         // In this order: a thread that is gone now puts no more records into the ring, so once that is drained the
         // map says all there will ever be of its accounts.
         let gone = self.gone_threads();
         self.drain()?;
-        let accounts: Vec<(AccountKey, AccountTotals)> = self.tracer.accounts().collect();
+        let mut accounts: Vec<(AccountKey, AccountTotals)> = self.tracer.accounts().collect();
         let now = boot_ns();
         let killed = self.kills.first_waiting().filter(|&t| t > self.last_walk_ns);
         for (key, totals) in &accounts {
@@ -310,6 +339,7 @@ impl<S: EventSink> Collector<S> {
         if std::mem::take(&mut self.exits_dropped) {
             self.find_silent_exits(&accounts);
         }
+        accounts.retain(|(key, _)| !gone.contains_key(&(key.tid, key.start_ns)));
         for ((tid, start_ns), comm) in gone {
             if let Some(body) = self.names.exited(tid, start_ns, &comm) {
                 self.emit(now, body)?;
@@ -319,7 +349,7 @@ impl<S: EventSink> Collector<S> {
         self.last_walk_ns = now;
         let took = boot_ns().saturating_sub(began);
         self.next_walk_ns = now + WALK_NS.max(took.saturating_mul(WALK_SHARE));
-        Ok(())
+        Ok(accounts)
     }
 
     /// Threads that could not say that they exit, and did: the next walk buries them like the others.
@@ -358,17 +388,17 @@ impl<S: EventSink> Collector<S> {
     }
 
     /// The accounts, then the kernel's own figures, as close to each other as can be.
-    fn sample(&mut self, now: u64) -> Result<(), CollectError> {
+    fn sample(&mut self, now: u64) -> Result<Vec<(AccountKey, AccountTotals)>, CollectError> {
         self.refresh(now)?;
         self.missed_runs = self.tracer.missed_runs();
         self.drain()?;
-        self.walk()?;
+        let accounts = self.walk()?;
         let now = boot_ns();
         for sample in self.targets.samples(&self.node) {
             self.emit(now, Body::Sample(sample))?;
         }
         self.last_sample_ns = now;
-        Ok(())
+        Ok(accounts)
     }
 
     fn announce_kills(&mut self, now: u64) -> Result<(), CollectError> {

@@ -24,15 +24,16 @@ impl Kills {
         self.control = Some(record);
     }
 
-    /// A victim was marked: the kill is certain.
-    pub fn victim(&mut self, names: &Names, pods: &Pods<'_>, record: &VictimRecord) {
+    /// A victim was marked: the kill is certain. Returns the memcg whose limit was hit, when it is a new kill in a
+    /// watched pod.
+    pub fn victim(&mut self, names: &Names, pods: &Pods<'_>, record: &VictimRecord) -> Option<u64> {
         let pod = pods.of_memcg(record.memcg).or_else(|| pods.of_memcg(record.oom_memcg));
         let control = self
             .control
             .take()
             .filter(|control| control.victim_tgid == record.victim_tgid);
         if pod.is_none() || self.last_victim.replace(record.victim_tgid) == Some(record.victim_tgid) {
-            return;
+            return None;
         }
         let invoker_comm = comm_text(&record.invoker_comm);
         let victim_comm = comm_text(&record.victim_comm);
@@ -59,10 +60,12 @@ impl Kills {
             },
             kernel_report: Vec::new(),
         };
+        let oom_memcg = oom.oom_memcg;
         self.waiting.push(Event {
             t: record.t,
             body: Body::Oom(oom),
         });
+        Some(oom_memcg)
     }
 
     /// Whether a kill waits to be announced.
@@ -140,7 +143,8 @@ mod tests {
         if let Some(control) = control {
             kills.control(control);
         }
-        kills.victim(&Names::new(0), &Pods(&HashMap::from([(5, 0)])), victim);
+        let limit = kills.victim(&Names::new(0), &Pods(&HashMap::from([(5, 0)])), victim);
+        assert_eq!(limit.is_some(), kills.any_waiting());
         assert!(
             kills.ready(victim.t).is_empty(),
             "the kernel is still printing its report"

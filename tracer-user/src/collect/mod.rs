@@ -8,8 +8,12 @@ mod collector;
 mod files;
 mod kills;
 mod names;
+mod run;
+mod sink;
 mod targets;
 
 pub use accounts::Accounts;
-pub use collector::{CollectError, Collector, EventSink};
-pub use targets::Scope;
+pub use collector::{CollectError, Collector};
+pub use run::run;
+pub use sink::{Chain, EventSink};
+pub use targets::{KillFiles, Scope};

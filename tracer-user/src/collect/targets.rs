@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use tracer_common::Watched;
 
 use crate::node::pods::VmPod;
+use crate::node::target::Target;
 use crate::node::{Memcg, Node};
 use crate::probe::{ProbeError, Tracer};
 use crate::recording::event::{Pod, Sample};
@@ -16,6 +17,21 @@ pub enum Scope {
     All,
     /// These.
     Pods(Vec<VmPod>),
+    /// Whatever pods these stand for, also those that start later.
+    Targets(Vec<Target>),
+}
+
+/// What a memcg's files showed right after a kill.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KillFiles {
+    /// Time of the kill, CLOCK_BOOTTIME nanoseconds.
+    pub t: u64,
+    /// Number of the pod.
+    pub pod: u32,
+    /// Path of the memcg, below the memory controller's root.
+    pub cgroup: String,
+    /// Contents by file name.
+    pub files: Vec<(&'static str, Vec<u8>)>,
 }
 
 /// A watched pod.
@@ -96,23 +112,15 @@ impl Targets {
         Ok(changed)
     }
 
-    fn new_pods(&mut self, node: &Node) -> Vec<VmPod> {
-        match &mut self.scope {
-            Scope::Pods(pods) if self.pods.is_empty() => pods.clone(),
-            Scope::Pods(_) => Vec::new(),
-            Scope::All => {
-                let known: HashSet<u64> = self
-                    .pods
-                    .iter()
-                    .filter(|pod| !pod.event.gone)
-                    .map(|pod| pod.pod.top.id)
-                    .collect();
-                node.pods()
-                    .into_iter()
-                    .filter(|pod| !known.contains(&pod.top.id))
-                    .collect()
-            }
-        }
+    fn new_pods(&self, node: &Node) -> Vec<VmPod> {
+        let found = match &self.scope {
+            Scope::Pods(pods) if self.pods.is_empty() => return pods.clone(),
+            Scope::Pods(_) => return Vec::new(),
+            Scope::All => node.pods(),
+            Scope::Targets(targets) => node.resolve_present(targets),
+        };
+        let known: HashSet<u64> = self.live().map(|watched| watched.pod.top.id).collect();
+        found.into_iter().filter(|pod| !known.contains(&pod.top.id)).collect()
     }
 
     fn update(
@@ -181,6 +189,21 @@ impl Targets {
             members
                 .iter()
                 .map(|member| (member.process.pid, member.process.comm.as_str(), member.memcg))
+        })
+    }
+
+    /// Reads the files of the memcg whose limit was hit, or, where that is above the pod, of the pod's limiting one.
+    #[must_use]
+    pub fn kill_files(&self, t: u64, oom_memcg: u64, victim_memcg: u64) -> Option<KillFiles> {
+        let number = self.by_memcg.get(&oom_memcg).or(self.by_memcg.get(&victim_memcg))?;
+        let watched = self.pods.get(usize::try_from(*number).ok()?)?;
+        let hit = watched.pod.memcgs.iter().find(|memcg| memcg.id == oom_memcg);
+        let memcg = hit.unwrap_or(&watched.pod.limiting);
+        Some(KillFiles {
+            t,
+            pod: *number,
+            cgroup: memcg.path.clone(),
+            files: memcg.state_files(),
         })
     }
 

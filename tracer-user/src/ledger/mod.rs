@@ -46,6 +46,8 @@ pub struct Ledger {
     /// Everything charged anywhere, whenever: what the footer is checked against.
     sums: BTreeMap<(u64, Kind, Region), Flow>,
     loss: Loss,
+    /// Lost before the recording begins.
+    loss_before: Loss,
     footer: Option<Footer>,
     first_t: Option<u64>,
     last_t: u64,
@@ -67,6 +69,14 @@ impl Ledger {
         self.last_t = self.last_t.max(t);
         match &event.body {
             Body::Header(header) => self.header = header.clone(),
+            Body::Baseline(baseline) => {
+                for total in &baseline.totals {
+                    let sums = self.sums.entry((total.memcg, total.kind, total.region)).or_default();
+                    sums.add(total.charged, total.uncharged);
+                }
+                self.loss_before = baseline.loss;
+                self.loss = baseline.loss;
+            }
             Body::Pod(pod) => {
                 for memcg in &pod.memcgs {
                     self.memcgs.insert(memcg.id, (pod.pod, memcg.counted));
@@ -218,10 +228,10 @@ impl Ledger {
         entity_by_key(key, self.threads.get(&key), &self.processes)
     }
 
-    /// Everything that is known to be lost.
+    /// Everything that is known to be lost within the recording.
     #[must_use]
     pub fn loss(&self) -> Loss {
-        self.loss
+        self.loss.since(self.loss_before)
     }
 
     /// The footer, once it came.

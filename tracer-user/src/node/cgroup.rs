@@ -154,6 +154,20 @@ impl Memcg {
         bounded::number(&self.file("memory.max_usage_in_bytes", "memory.peak"))
     }
 
+    /// The files that a postmortem wants as they are, by name; those that cannot be read are left out. On v1,
+    /// `memory.failcnt` and `memory.oom_control` hold what `memory.events` does on v2.
+    #[must_use]
+    pub fn state_files(&self) -> Vec<(&'static str, Vec<u8>)> {
+        let names: &[&str] = match self.version {
+            CgroupVersion::V1 => &["memory.stat", "memory.failcnt", "memory.oom_control"],
+            CgroupVersion::V2 => &["memory.stat", "memory.events"],
+        };
+        names
+            .iter()
+            .filter_map(|name| Some((*name, bounded::read(&self.dir.join(name), SMALL)?)))
+            .collect()
+    }
+
     /// Whether the directory is still the same cgroup.
     #[must_use]
     pub fn exists(&self) -> bool {

@@ -1,5 +1,6 @@
 //! The kernel's log, for its own report of an OOM kill.
 
+use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -11,6 +12,8 @@ use super::Node;
 const RECORD_MAX: usize = 8192;
 /// Most that one call reads: more than any log buffer a node is booted with holds of OOM reports.
 const READ_MAX: usize = 8 << 20;
+/// How often [`tail`] reads that much.
+const TAIL_READS: usize = 32;
 
 /// A record of the kernel's log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +23,15 @@ pub struct Record {
     pub local_us: u64,
     /// What, as the log has it: bytes that are not printable are escaped as `\x1b`.
     pub text: String,
+}
+
+impl Record {
+    /// As `dmesg` shows it.
+    #[must_use]
+    pub fn dmesg(&self) -> String {
+        let (seconds, microseconds) = (self.local_us / 1_000_000, self.local_us % 1_000_000);
+        format!("[{seconds:>5}.{microseconds:06}] {}", self.text)
+    }
 }
 
 /// A reader of /dev/kmsg that never waits.
@@ -73,6 +85,31 @@ impl KernelLog {
         }
         Ok(String::from_utf8_lossy(&bytes).lines().filter_map(parse).collect())
     }
+}
+
+/// The newest records that the log still holds, with at most so many bytes of text.
+///
+/// # Errors
+/// When /dev/kmsg cannot be read.
+pub fn tail(node: &Node, bytes: usize) -> io::Result<Vec<Record>> {
+    let mut log = KernelLog::at_start(node)?;
+    let mut records = VecDeque::new();
+    let mut held = 0;
+    // A log that grows faster than it can be read must not hold us.
+    for _ in 0..TAIL_READS {
+        let new = log.read_new()?;
+        if new.is_empty() {
+            break;
+        }
+        held += new.iter().map(|record| record.text.len()).sum::<usize>();
+        records.extend(new);
+        while held > bytes
+            && let Some(oldest) = records.pop_front()
+        {
+            held -= oldest.text.len();
+        }
+    }
+    Ok(records.into())
 }
 
 /// `4,1234,5678901,-;text` (kernel: Documentation/ABI/testing/dev-kmsg). Lines of the dictionary start with a space.
@@ -136,6 +173,19 @@ mod tests {
         assert_eq!(report.len(), 3);
         assert!(report[0].starts_with("CPU 1/KVM invoked") && report[2].contains("Killed process 7"));
         assert_eq!(KernelLog::at_start(&node).unwrap().read_new().unwrap().len(), 5);
+    }
+
+    #[test]
+    fn the_tail_is_the_newest() {
+        let tree = Tree::v2();
+        let path = tree.root().join("dev/kmsg");
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, REPORT).unwrap();
+        let node = Node::new(tree.root()).unwrap();
+        assert_eq!(tail(&node, 1 << 20).unwrap().len(), 4);
+        let last = tail(&node, 20).unwrap();
+        assert_eq!(last.len(), 1);
+        assert_eq!(last[0].dmesg(), "[    0.000503] eth0: link up");
     }
 
     #[test]

@@ -95,18 +95,31 @@ impl Node {
         if targets.is_empty() {
             return Ok(pods);
         }
-        let mut resolved: Vec<VmPod> = Vec::new();
+        let mut resolved = Vec::new();
         for target in targets {
-            let pod = match target {
-                Target::Pid(pid) => self.pod_of_process(*pid, &pods)?,
-                Target::Cgroup(path) => self.pod_of_cgroup(path)?,
-                Target::NamespacedVm(..) | Target::Name(_) => pod_by_name(target, &pods)?,
-            };
-            if !resolved.iter().any(|known| known.top.id == pod.top.id) {
-                resolved.push(pod);
-            }
+            push_new(&mut resolved, self.resolve_one(target, &pods)?);
         }
         Ok(resolved)
+    }
+
+    /// The pods that these targets stand for now, each once. A target that stands for nothing, or for several, is left
+    /// out: its pod may be about to start, or the old one about to go.
+    #[must_use]
+    pub fn resolve_present(&self, targets: &[Target]) -> Vec<VmPod> {
+        let pods = self.pods();
+        let mut resolved = Vec::new();
+        for pod in targets.iter().filter_map(|target| self.resolve_one(target, &pods).ok()) {
+            push_new(&mut resolved, pod);
+        }
+        resolved
+    }
+
+    fn resolve_one(&self, target: &Target, pods: &[VmPod]) -> Result<VmPod, TargetError> {
+        match target {
+            Target::Pid(pid) => self.pod_of_process(*pid, pods),
+            Target::Cgroup(path) => self.pod_of_cgroup(path),
+            Target::NamespacedVm(..) | Target::Name(_) => pod_by_name(target, pods),
+        }
     }
 
     /// The VM pod that the process is in, or else its memcg by itself.
@@ -130,6 +143,12 @@ impl Node {
                 path: escape::terminal(path).into_owned(),
                 mount: mount.display().to_string(),
             })
+    }
+}
+
+fn push_new(resolved: &mut Vec<VmPod>, pod: VmPod) {
+    if !resolved.iter().any(|known| known.top.id == pod.top.id) {
+        resolved.push(pod);
     }
 }
 

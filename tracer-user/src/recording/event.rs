@@ -29,6 +29,7 @@ pub struct Event {
 #[expect(missing_docs, reason = "each variant is documented on its type")]
 pub enum Body {
     Header(Header),
+    Baseline(Baseline),
     Pod(Pod),
     Process(Process),
     Thread(Thread),
@@ -71,6 +72,18 @@ pub struct Header {
     /// Forecasts were made while recording: a reader need not make them again.
     #[serde(default)]
     pub forecasts: bool,
+}
+
+/// What had been counted before this recording begins, where it begins later than the tracer: a flight recorder keeps
+/// the last minutes of a long run. Growth is counted from the first sample in any case; this ties the sums to the footer.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Baseline {
+    /// When the tracer attached, CLOCK_BOOTTIME nanoseconds.
+    pub attached: u64,
+    /// Sums over all charge events that are no longer kept.
+    pub totals: Vec<Total>,
+    /// What had been lost.
+    pub loss: Loss,
 }
 
 /// A VM pod (or libvirt machine) is watched, or something about it changed. The last one counts.
@@ -413,7 +426,7 @@ pub struct OomTask {
     pub role: Option<Role>,
 }
 
-/// What could not be kept, since the start.
+/// What could not be kept, since the tracer attached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Loss {
     /// Times the ring buffer was full: bytes were late, not lost.
@@ -434,18 +447,38 @@ pub struct Loss {
     pub max_delay_ns: u64,
 }
 
+impl Loss {
+    /// What was lost since `before`.
+    #[must_use]
+    pub const fn since(self, before: Self) -> Self {
+        Self {
+            ring_full: self.ring_full.saturating_sub(before.ring_full),
+            accounts_full: self.accounts_full.saturating_sub(before.accounts_full),
+            lost_bytes: self.lost_bytes.saturating_sub(before.lost_bytes),
+            events_dropped: self.events_dropped.saturating_sub(before.events_dropped),
+            files_full: self.files_full.saturating_sub(before.files_full),
+            missed_runs: self.missed_runs.saturating_sub(before.missed_runs),
+            max_delay_ns: if self.max_delay_ns > before.max_delay_ns {
+                self.max_delay_ns
+            } else {
+                0
+            },
+        }
+    }
+}
+
 /// Last event of a complete recording.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Footer {
-    /// Sums over all threads per (memcg, kind, region), read from the kernel's maps after detaching: the reader's
-    /// own sums must equal them.
+    /// Sums over all threads per (memcg, kind, region) since the tracer attached, read from the kernel's maps at the
+    /// end: the reader's own sums, those of the baseline included, must equal them.
     pub totals: Vec<Total>,
     /// What was lost.
     pub loss: Loss,
-    /// Files that took the most page cache, by pod.
+    /// Files that took the most page cache since the tracer attached, by pod.
     #[serde(default)]
     pub files: Vec<FileCache>,
-    /// Why recording ended (`interrupted`, `duration`, `oom`, `command`, `target gone`).
+    /// Why recording ended (`interrupted`, `duration over`, `oom`, `command ended`, `target gone`, `incident`, ...).
     pub ended: String,
 }
 

@@ -4,6 +4,7 @@
 //! is killed loses at most the last second, `zstd -dc FILE | jq` works, and a damaged frame costs only itself.
 
 pub mod event;
+pub mod flight;
 mod frames;
 mod gather;
 mod reader;

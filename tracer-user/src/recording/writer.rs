@@ -245,6 +245,11 @@ impl<S: Sink> Writer<S> {
         Ok(())
     }
 
+    /// What was written to.
+    pub(super) const fn sink_mut(&mut self) -> &mut S {
+        &mut self.sink
+    }
+
     fn close_frame(&mut self) -> Result<(), WriteError> {
         if self.failed {
             return Err(WriteError::GivenUp {

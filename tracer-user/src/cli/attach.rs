@@ -1,0 +1,197 @@
+//! What every tracing command has in common: its targets, how it attaches, and what a signal means.
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use anyhow::Context;
+use jiff::Timestamp;
+use tokio::io::unix::AsyncFd;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::cli::doctor::{self, kernel_release};
+use crate::cli::exit::{ExitError, Status};
+use crate::cli::protect;
+use crate::collect::{Collector, EventSink, Scope};
+use crate::node::target::Target;
+use crate::node::{CgroupVersion, Node};
+use crate::probe::{BackendChoice, Options, Tracer, boot_ns};
+use crate::recording::event::{FORMAT, Header};
+use crate::units::Bytes;
+
+/// Arguments of every tracing command.
+#[derive(Debug, clap::Args)]
+pub struct AttachArgs {
+    /// NAMESPACE/VM, VM name, pod uid, pid:N or cgroup:/path
+    targets: Vec<String>,
+    /// Count charges with this backend alone
+    #[arg(long, value_enum, default_value_t)]
+    backend: BackendChoice,
+    /// Bytes that a thread charges before it is written down; what is less follows within a second
+    #[arg(long, value_name = "SIZE", default_value = "64KiB")]
+    granularity: Bytes,
+    /// Stay as likely to be killed as before, instead of being protected from the OOM killer
+    #[arg(long)]
+    no_protect: bool,
+    /// Size of the ring buffer, a power of two
+    #[arg(long, value_name = "SIZE", default_value = "4MiB", hide = true)]
+    ring: Bytes,
+}
+
+/// Probes that count, for nobody yet.
+pub struct Attached {
+    node: Node,
+    tracer: Tracer,
+    scope: Scope,
+    header: Header,
+    protect: bool,
+}
+
+/// A collector, and what wakes it.
+pub type Collecting<S> = (Collector<S>, AsyncFd<OwnedFd>);
+
+impl AttachArgs {
+    /// Finds the targets and attaches. They are these pods and no others, however long it takes.
+    ///
+    /// # Errors
+    /// Exit status 3 when this node cannot be traced, 4 when a target is not there.
+    pub fn attach(&self) -> anyhow::Result<Attached> {
+        self.attach_to(|_, pods| Scope::Pods(pods))
+    }
+
+    /// Finds the targets and attaches. A VM that starts again in another pod is found again.
+    ///
+    /// # Errors
+    /// As [`attach`](Self::attach).
+    pub fn attach_following(&self) -> anyhow::Result<Attached> {
+        self.attach_to(|targets, _| Scope::Targets(targets))
+    }
+
+    fn attach_to(&self, scope: impl FnOnce(Vec<Target>, Vec<crate::node::VmPod>) -> Scope) -> anyhow::Result<Attached> {
+        let unsupported = |reason: String| ExitError::new(Status::Unsupported, format!("cannot trace here: {reason}"));
+        let node = Node::new(Path::new("/")).map_err(|error| unsupported(error.to_string()))?;
+        let scope = if self.targets.is_empty() {
+            Scope::All
+        } else {
+            let targets = self.targets()?;
+            let pods = node
+                .resolve(&targets)
+                .map_err(|error| ExitError::new(Status::NotFound, error.to_string()))?;
+            scope(targets, pods)
+        };
+        let options = Options {
+            backend: self.backend,
+            granularity: self.granularity.0.max(1),
+            ring_bytes: self.ring_bytes()?,
+            cgroup_v1: node.hierarchy().version == CgroupVersion::V1,
+        };
+        let tracer = Tracer::attach(Path::new("/"), options).map_err(|error| unsupported(doctor::reason(&error)))?;
+        let header = header(&node, &tracer, options);
+        Ok(Attached {
+            node,
+            tracer,
+            scope,
+            header,
+            protect: !self.no_protect,
+        })
+    }
+
+    fn targets(&self) -> anyhow::Result<Vec<Target>> {
+        let targets = self.targets.iter().map(|target| target.parse());
+        targets
+            .collect::<Result<Vec<Target>, _>>()
+            .map_err(|error| ExitError::new(Status::Usage, error.to_string()).into())
+    }
+
+    fn ring_bytes(&self) -> anyhow::Result<u32> {
+        u32::try_from(self.ring.0)
+            .ok()
+            .filter(|bytes| bytes.is_power_of_two() && *bytes >= 4096)
+            .ok_or_else(|| ExitError::new(Status::Usage, "--ring must be a power of two from 4KiB to 2GiB").into())
+    }
+}
+
+impl Attached {
+    /// Protects this process, unless it was told not to, and lets events flow into `sink`. Needs the runtime.
+    ///
+    /// # Errors
+    /// When the sink or the kernel side's maps refuse.
+    pub fn collect<S: EventSink>(self, sink: S) -> anyhow::Result<Collecting<S>> {
+        if self.protect {
+            protect::from_oom_killer();
+        }
+        let descriptor = self.tracer.wake_fd()?;
+        // SAFETY: the descriptor is owned by the AsyncFd, and nothing else closes it.
+        let wake = unsafe { AsyncFd::register(descriptor) }.context("cannot wait for the ring buffer")?;
+        let collector = Collector::start(self.node, self.tracer, self.scope, self.header, sink)?;
+        Ok((collector, wake))
+    }
+}
+
+/// The runtime of a tracing command: one thread, since everything waits for the same ring buffer.
+///
+/// # Errors
+/// When the kernel refuses what it needs.
+pub fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start tokio")
+}
+
+/// Signals that end a tracing command cleanly.
+#[derive(Debug)]
+pub struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    /// Catches them from now on. Needs the runtime.
+    ///
+    /// # Errors
+    /// When a handler cannot be installed.
+    pub fn catch() -> std::io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for one and says what it means.
+    pub async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.interrupt.recv() => "interrupted",
+            _ = self.terminate.recv() => "terminated",
+            _ = self.hangup.recv() => "terminal closed",
+        }
+    }
+}
+
+/// This node's name.
+#[must_use]
+pub fn host() -> String {
+    nix::sys::utsname::uname().map_or_else(
+        |_| "unknown".to_owned(),
+        |name| name.nodename().to_string_lossy().into_owned(),
+    )
+}
+
+fn header(node: &Node, tracer: &Tracer, options: Options) -> Header {
+    let since_epoch = Timestamp::now().as_nanosecond();
+    let boot_unix_ns = since_epoch - i128::from(boot_ns());
+    Header {
+        format: FORMAT.to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        host: host(),
+        kernel: kernel_release(),
+        cgroup: node.hierarchy().version.to_string(),
+        boot_unix_ns: u64::try_from(boot_unix_ns).unwrap_or(0),
+        backends: tracer.backends(),
+        granularity: options.granularity,
+        page_size: crate::probe::page_size(),
+        cpus: std::thread::available_parallelism().map_or(1, |cpus| u32::try_from(cpus.get()).unwrap_or(u32::MAX)),
+        forecasts: false,
+    }
+}

@@ -1,0 +1,162 @@
+//! `headroom watch`: for as long as the node runs, an incident folder at each kill.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+
+use crate::cli::attach::{self, AttachArgs, Signals};
+use crate::cli::exit::{ExitError, Status};
+use crate::cli::time::duration;
+use crate::collect::{self, Chain, Collector, EventSink};
+use crate::incident::{Clerk, Store, Watcher};
+use crate::node::Node;
+use crate::probe::boot_ns;
+use crate::recording::event::Event;
+use crate::recording::flight::Limits;
+use crate::units::Bytes;
+
+/// Least memory for the flight recorder: some seconds of a storm.
+const LEAST_MEMORY: u64 = 1 << 20;
+/// Least room on disk beyond a recording: for its reports.
+const LEAST_REPORTS: u64 = 8 << 20;
+
+/// Keep the last minutes in memory, and write an incident folder at each kill
+///
+/// Without TARGET every VM pod of the node is watched, also those that start later.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  headroom watch -o /var/lib/headroom/incidents
+  headroom watch default/vm1 --keep 1h --memory 256MiB")]
+pub struct Args {
+    #[command(flatten)]
+    attach: AttachArgs,
+    /// Folder for incident folders, made where it is not there
+    #[arg(short, long, value_name = "DIR", default_value = "headroom-incidents")]
+    output: PathBuf,
+    /// How much of the past an incident holds, as in 90s, 15m or 2h
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "15m")]
+    keep: Duration,
+    /// Memory for that at most; when it is used up, less than --keep is held
+    #[arg(long, value_name = "SIZE", default_value = "64MiB")]
+    memory: Bytes,
+    /// Disk space for all incidents at most; the oldest go first
+    #[arg(long, value_name = "SIZE", default_value = "1GiB")]
+    max_disk: Bytes,
+}
+
+/// Watches until a signal comes.
+///
+/// # Errors
+/// Exit status 3 when this node cannot be traced, 4 when a target is not there, 1 when the folder cannot be used.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let limits = limits(args)?;
+    attach::runtime()?.block_on(watch(args, limits))
+}
+
+fn limits(args: &Args) -> anyhow::Result<Limits> {
+    let usage = |message: String| -> anyhow::Error { ExitError::new(Status::Usage, message).into() };
+    if args.memory.0 < LEAST_MEMORY {
+        return Err(usage(format!("--memory must be at least {}", Bytes(LEAST_MEMORY))));
+    }
+    let least_disk = args.memory.0.saturating_add(LEAST_REPORTS);
+    if args.max_disk.0 < least_disk {
+        let message = format!(
+            "--max-disk must be at least {} more than --memory: an incident's recording may take all of that",
+            Bytes(LEAST_REPORTS)
+        );
+        return Err(usage(message));
+    }
+    Ok(Limits {
+        keep_ns: u64::try_from(args.keep.as_nanos()).unwrap_or(u64::MAX),
+        memory: usize::try_from(args.memory.0).unwrap_or(usize::MAX),
+    })
+}
+
+async fn watch(args: &Args, limits: Limits) -> anyhow::Result<()> {
+    let attached = args.attach.attach_following()?;
+    let store = Store::open(&args.output, args.max_disk.0)?;
+    let clerk = Clerk::start(store, Node::new("/".as_ref())?).context("cannot start a thread")?;
+    let mut signals = Signals::catch()?;
+    let sinks = Sinks {
+        watcher: Watcher::new(limits)?,
+        // Forecasts, alerts and metrics go here.
+        others: Chain::default(),
+    };
+    let (mut collector, wake) = attached.collect(sinks)?;
+    eprintln!(
+        "headroom: attached, watching; incidents go to {}",
+        args.output.display()
+    );
+    let stop = async { Ok(signals.next().await) };
+    let ended = collect::run(&mut collector, &wake, stop, |collector| {
+        write_due(collector, &clerk, boot_ns())?;
+        Ok(None)
+    })
+    .await?;
+    // A kill of the last seconds is told with what there is.
+    for _ in 0..ATTEMPTS {
+        if write_due(&mut collector, &clerk, u64::MAX)? {
+            break;
+        }
+        tokio::time::sleep(BETWEEN_ATTEMPTS).await;
+        collector.tick()?;
+    }
+    collector.finish(ended)?.finish()?;
+    clerk.finish();
+    eprintln!("headroom: {ended}");
+    Ok(())
+}
+
+/// A kill waits 0.3 s for the kernel's report before it is announced.
+const ATTEMPTS: usize = 40;
+const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(25);
+
+/// Writes the incidents that are due at this time. False when that has to wait.
+fn write_due(collector: &mut Collector<Sinks>, clerk: &Clerk, now_ns: u64) -> anyhow::Result<bool> {
+    let files = collector.take_kill_files();
+    let watcher = &mut collector.sink().watcher;
+    watcher.kill_files(files);
+    if !watcher.is_due(now_ns) {
+        return Ok(!collector.kill_pending());
+    }
+    let Some(footer) = collector.checkpoint("incident")? else {
+        return Ok(false);
+    };
+    for incident in collector.sink().watcher.take_due(now_ns, boot_ns(), &footer)? {
+        clerk.write(incident);
+    }
+    Ok(true)
+}
+
+/// The flight recorder and whatever else listens.
+struct Sinks {
+    watcher: Watcher,
+    others: Chain,
+}
+
+impl Sinks {
+    /// What the others made of it is part of the story.
+    fn hand_on(&mut self) -> anyhow::Result<()> {
+        let made = self.others.made();
+        made.iter().try_for_each(|event| self.watcher.event(event))
+    }
+}
+
+impl EventSink for Sinks {
+    fn event(&mut self, event: &Event) -> anyhow::Result<()> {
+        self.watcher.event(event)?;
+        self.others.event(event)?;
+        self.hand_on()
+    }
+
+    fn tick(&mut self, now_ns: u64) -> anyhow::Result<()> {
+        self.watcher.tick(now_ns)?;
+        self.others.tick(now_ns)?;
+        self.hand_on()
+    }
+
+    fn finish(&mut self) -> anyhow::Result<()> {
+        self.others.finish()
+    }
+}
