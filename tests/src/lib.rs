@@ -1,6 +1,7 @@
 //! A test vocabulary for headroom: memory cgroups of one's own, the built program and its recordings, scenarios of
 //! the lab with readable differences.
 
+pub mod browser;
 pub mod lab;
 pub mod memcg;
 pub mod program;
@@ -8,6 +9,7 @@ pub mod recording;
 pub mod simulate;
 pub mod work;
 
+pub use browser::{Browser, Screen};
 pub use lab::Scenario;
 pub use memcg::Memcg;
 pub use program::{Recorder, Run, headroom};

@@ -130,7 +130,7 @@ const Charts = (() => {
     return {
       width: Math.max(figure.plot.clientWidth, 200),
       height: height(),
-      padding: [10, 8, 0, 0],
+      padding: [10, 26, 0, 0],
       legend: { show: false },
       cursor: { sync: { key: pod.key }, drag: { x: true, y: false, dist: 4 }, points: { show: false }, y: false },
       scales: {

@@ -5,7 +5,7 @@ use clap::Args;
 use xtask::setup;
 use xtask::vm::DEFAULT_KERNEL;
 
-/// Install what the build and the VM lab need: rust-src, bpf-linker, QEMU, a kernel.
+/// Install what the build and the tests need: rust-src, bpf-linker, QEMU, a kernel, a browser.
 #[derive(Debug, Args)]
 pub struct Setup {
     /// Fetch the newest kernel even if there is one.
@@ -20,6 +20,7 @@ impl Setup {
             setup::update_kernel(DEFAULT_KERNEL)?;
         }
         let kernel = setup::vm(DEFAULT_KERNEL)?;
+        setup::browser()?;
         eprintln!("setup: all is there; VMs boot {}", kernel.release);
         Ok(())
     }

@@ -36,6 +36,7 @@ impl Test {
         for line in kernel::LINES {
             setup::vm(line.name)?;
         }
+        setup::browser()?;
         if !self.no_lint {
             lint()?;
         }

@@ -1,14 +1,17 @@
-//! Installing what the build and the VM lab need. Everything here is idempotent and fast when nothing is missing.
+//! Installing what the build, the VM lab and other tests need. Everything here is idempotent and fast when nothing is missing.
 
 pub mod bpf_linker;
+pub mod browser;
 pub mod debian;
 pub mod kernel;
 pub mod mirror;
 pub mod qemu;
 pub mod rust_src;
 pub mod rustc;
+mod tools;
 
 use std::fs::{self, File};
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use nix::fcntl::{Flock, FlockArg};
@@ -36,6 +39,16 @@ pub fn vm(line: &str) -> Result<Kernel> {
     let _lock = lock()?;
     qemu::ensure()?;
     kernel::ensure(line)
+}
+
+/// A browser, to look at HTML reports with.
+///
+/// # Errors
+/// In one line, with what to install by hand.
+pub fn browser() -> Result<PathBuf> {
+    let _lock = lock()?;
+    browser::ensure()?;
+    browser::program()
 }
 
 /// Replaces the kernel of this line in the cache by the newest one.

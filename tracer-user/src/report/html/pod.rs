@@ -30,6 +30,7 @@ pub(super) struct PodView {
     pub budget: BudgetView,
     pub reconciliation: Vec<String>,
     pub kinds: Vec<KindRow>,
+    pub killed: bool,
     pub stalls: Option<StallsView>,
 }
 
@@ -53,7 +54,7 @@ pub(super) struct KindRow {
     pub stat: String,
     pub accounted: String,
     pub difference: String,
-    /// By more than the tolerance.
+    /// By more than the tolerance, where both were read at the same time.
     pub beyond: bool,
 }
 
@@ -100,6 +101,7 @@ impl PodView {
             budget: BudgetView::new(pod),
             reconciliation: words::reconciliation(pod),
             kinds: kinds(pod),
+            killed: !pod.oom.is_empty(),
             stalls: stalls(pod),
         }
     }
@@ -214,7 +216,7 @@ fn kinds(pod: &PodReport) -> Vec<KindRow> {
             stat: SignedBytes(kind.stat_growth).to_string(),
             accounted: SignedBytes(kind.accounted).to_string(),
             difference: SignedBytes(difference).to_string(),
-            beyond: difference.unsigned_abs() > pod.tolerance,
+            beyond: pod.oom.is_empty() && difference.unsigned_abs() > pod.tolerance,
         }
     };
     pod.kinds.iter().map(row).collect()
