@@ -169,7 +169,7 @@ const Charts = (() => {
       ...up.map(({ index }) => layerRow(pod, index, pod.colours[index], chart.roles[index], "+ ")),
     ];
     if (chart.reclaimable.some(value => value > 0)) {
-      rows.push({ name: "page cache that reclaim could take", style: "none", value: at => chart.reclaimable[at], rule: true });
+      rows.push({ name: "reclaimable page cache", style: "none", value: at => chart.reclaimable[at], rule: true });
     }
     if (chart.forecasts.length) {
       rows.push({ name: chart.forecasts.length > 1 ? "forecasts of the kill" : "forecast of the kill", style: "line dashed", colour: "--forecast", value: () => undefined, rule: true });
