@@ -16,7 +16,7 @@ use crate::node::kmsg;
 use crate::recording::Reader;
 use crate::recording::event::Pod;
 use crate::recording::flight::Excerpt;
-use crate::report::{Report, render_json, render_text, verdict};
+use crate::report::{Report, render_html, render_json, render_text, verdict};
 
 /// Most of the kernel's log that is kept, bytes: OOM reports of pods with hundreds of threads are some 50 KiB.
 const KERNEL_LOG: usize = 1 << 20;
@@ -117,6 +117,9 @@ impl Incident {
                 })?;
                 optional(&mut draft, "report.json", &mut left_out, |mut out| {
                     render_json(report, &mut out)
+                })?;
+                optional(&mut draft, "report.html", &mut left_out, |mut out| {
+                    render_html(std::slice::from_ref(report), &mut out)
                 })?;
             }
             Err(error) => left_out.push(LeftOut {
