@@ -47,7 +47,12 @@ pub(super) struct ForecastRow {
     pub kill_at: String,
     pub between: String,
     pub driver: String,
+    /// Shown on demand.
+    pub beyond: bool,
 }
+
+/// Forecasts shown at first.
+const FORECASTS: usize = 10;
 
 pub(super) struct KindRow {
     pub kind: &'static str,
@@ -93,7 +98,7 @@ impl PodView {
             tiles: tiles(pod),
             chart: chart::json(pod, pods),
             kills: kills(pod),
-            forecasts: pod.forecasts.iter().map(forecast).collect(),
+            forecasts: pod.forecasts.iter().enumerate().map(forecast).collect(),
             roles: table::roles(pod),
             threads,
             other_threads,
@@ -199,12 +204,13 @@ fn guest(pod: &PodReport) -> Tile {
     }
 }
 
-fn forecast(forecast: &Forecast) -> ForecastRow {
+fn forecast((index, forecast): (usize, &Forecast)) -> ForecastRow {
     ForecastRow {
         at: moment(&forecast.at),
         kill_at: moment(&forecast.kill_at),
         between: format!("{} and {}", moment(&forecast.low), moment(&forecast.high)),
         driver: name(&forecast.driver),
+        beyond: index >= FORECASTS,
     }
 }
 
