@@ -2,6 +2,7 @@
 //! the lab with readable differences.
 
 pub mod browser;
+pub mod disk;
 pub mod lab;
 pub mod memcg;
 pub mod program;
@@ -10,6 +11,7 @@ pub mod simulate;
 pub mod work;
 
 pub use browser::{Browser, Screen};
+pub use disk::SmallDisk;
 pub use lab::Scenario;
 pub use memcg::Memcg;
 pub use program::{Recorder, Run, headroom};

@@ -33,9 +33,17 @@ impl Memcg {
     /// # Errors
     /// When there is no memory controller, or no permission.
     pub fn create() -> Result<Self> {
+        Self::named("")
+    }
+
+    /// Makes an empty group whose name ends so.
+    ///
+    /// # Errors
+    /// When there is no memory controller, or no permission.
+    pub fn named(end: &str) -> Result<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let name = format!("headroom-test-{}-{number}", std::process::id());
+        let name = format!("headroom-test-{}-{number}{end}", std::process::id());
         for (root, usage) in ROOTS {
             let path = Path::new(root).join(&name);
             if fs::create_dir(&path).is_err() {
@@ -87,6 +95,20 @@ impl Memcg {
             command.pre_exec(move || (&procs).write_all(b"0"));
         }
         Ok(())
+    }
+
+    /// Sets the hard limit, bytes.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn set_limit(&self, bytes: u64) -> Result<()> {
+        let v2 = self.path.join("memory.max");
+        let file = if v2.exists() {
+            v2
+        } else {
+            self.path.join("memory.limit_in_bytes")
+        };
+        fs::write(&file, bytes.to_string()).with_context(|| format!("cannot write {}", file.display()))
     }
 
     /// What the kernel counts as used, bytes.

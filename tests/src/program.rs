@@ -82,14 +82,14 @@ impl Run {
     }
 }
 
-/// `headroom record` in the background; killed when dropped.
+/// `headroom record` or `headroom watch` in the background; killed when dropped.
 #[derive(Debug)]
 pub struct Recorder {
     child: Child,
     lines: Receiver<String>,
     /// What it said so far.
     pub said: Vec<String>,
-    /// Its recording.
+    /// Its recording, or the folder of its incidents.
     pub file: PathBuf,
 }
 
@@ -99,7 +99,7 @@ impl Recorder {
     /// # Errors
     /// When it ends or takes too long before that.
     pub fn start(target: &str, file: impl Into<PathBuf>, options: &[&str]) -> Result<Self> {
-        Self::attach(&[target], file.into(), options)
+        Self::attach("record", &[target], file.into(), options)
     }
 
     /// Records every VM pod of the node, otherwise as [`Recorder::start`].
@@ -107,12 +107,20 @@ impl Recorder {
     /// # Errors
     /// When it ends or takes too long before that.
     pub fn everything(file: impl Into<PathBuf>, options: &[&str]) -> Result<Self> {
-        Self::attach(&[], file.into(), options)
+        Self::attach("record", &[], file.into(), options)
     }
 
-    fn attach(targets: &[&str], file: PathBuf, options: &[&str]) -> Result<Self> {
+    /// `headroom watch` of these targets, all without any, with incident folders in `folder`.
+    ///
+    /// # Errors
+    /// When it ends or takes too long before it is attached.
+    pub fn watch(targets: &[&str], folder: impl Into<PathBuf>, options: &[&str]) -> Result<Self> {
+        Self::attach("watch", targets, folder.into(), options)
+    }
+
+    fn attach(subcommand: &str, targets: &[&str], file: PathBuf, options: &[&str]) -> Result<Self> {
         let mut command = headroom()?;
-        command.arg("record").args(targets).arg("-o").arg(&file).args(options);
+        command.arg(subcommand).args(targets).arg("-o").arg(&file).args(options);
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
         let stderr = child.stderr.take().context("standard error is piped")?;
         let (sender, lines) = channel();
@@ -134,11 +142,26 @@ impl Recorder {
             let left = deadline.saturating_duration_since(Instant::now());
             match recorder.lines.recv_timeout(left) {
                 Ok(line) => recorder.said.push(line),
-                Err(RecvTimeoutError::Timeout) => bail!("record did not attach in time: {:?}", recorder.said),
-                Err(RecvTimeoutError::Disconnected) => bail!("record ended early: {:?}", recorder.said),
+                Err(RecvTimeoutError::Timeout) => bail!("{subcommand} did not attach in time: {:?}", recorder.said),
+                Err(RecvTimeoutError::Disconnected) => bail!("{subcommand} ended early: {:?}", recorder.said),
             }
         }
         Ok(recorder)
+    }
+
+    /// Waits until it says a line with these words.
+    ///
+    /// # Errors
+    /// When it ends, or says nothing of the kind in time.
+    pub fn await_line(&mut self, words: &str) -> Result<()> {
+        let deadline = Instant::now() + END;
+        while !self.said.iter().any(|line| line.contains(words)) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let line = self.lines.recv_timeout(left);
+            self.said
+                .push(line.with_context(|| format!("no '{words}' in {:?}", self.said))?);
+        }
+        Ok(())
     }
 
     /// Sends it a signal.
@@ -147,7 +170,7 @@ impl Recorder {
     /// When it is gone.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         let pid = i32::try_from(self.child.id()).context("process ids are small")?;
-        kill(Pid::from_raw(pid), signal).context("record is gone")
+        kill(Pid::from_raw(pid), signal).context("headroom is gone")
     }
 
     /// Waits for its end.
@@ -161,7 +184,11 @@ impl Recorder {
                 self.said.extend(self.lines.iter());
                 return Ok(status);
             }
-            ensure!(Instant::now() < deadline, "record did not end in time: {:?}", self.said);
+            ensure!(
+                Instant::now() < deadline,
+                "headroom did not end in time: {:?}",
+                self.said
+            );
             sleep(Duration::from_millis(20));
         }
     }
@@ -173,7 +200,7 @@ impl Recorder {
     pub fn interrupt(&mut self) -> Result<()> {
         self.signal(Signal::SIGINT)?;
         let status = self.wait()?;
-        ensure!(status.success(), "record failed ({status}): {:?}", self.said);
+        ensure!(status.success(), "headroom failed ({status}): {:?}", self.said);
         Ok(())
     }
 }

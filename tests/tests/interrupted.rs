@@ -9,8 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use headroom::recording::State;
 use headroom_tests::recording::{charge_sums, events, footer, report};
-use headroom_tests::{Memcg, Recorder, Run, Worker};
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use headroom_tests::{Memcg, Recorder, Run, SmallDisk, Worker};
 use nix::sys::signal::Signal;
 
 const STORM: &str = env!("CARGO_BIN_EXE_storm");
@@ -93,37 +92,12 @@ fn a_target_that_vanishes_ends_the_recording() -> Result<()> {
     Ok(())
 }
 
-/// A file system of a few pages, unmounted when dropped.
-struct SmallDisk(tempfile::TempDir);
-
-impl SmallDisk {
-    fn mount() -> Result<Self> {
-        let folder = tempfile::tempdir()?;
-        mount(
-            Some("tmpfs"),
-            folder.path(),
-            Some("tmpfs"),
-            MsFlags::empty(),
-            Some("size=16k"),
-        )?;
-        Ok(Self(folder))
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        if let Err(error) = umount2(self.0.path(), MntFlags::MNT_DETACH) {
-            eprintln!("cannot unmount {}: {error}", self.0.path().display());
-        }
-    }
-}
-
 #[test]
 fn a_full_disk_ends_the_recording_with_its_name() -> Result<()> {
     let group = Memcg::create()?;
-    let disk = SmallDisk::mount()?;
+    let disk = SmallDisk::mount("16k")?;
     let mut worker = Worker::start(STORM, &group, "storm 2 30")?;
-    let file = disk.0.path().join("full.jsonl.zst");
+    let file = disk.path().join("full.jsonl.zst");
     let mut recorder = Recorder::start(&group.target(), &file, &["--granularity", "4KiB"])?;
     worker.go()?;
     let status = recorder.wait()?;
