@@ -4,9 +4,13 @@ mod attach;
 mod attached;
 mod btf;
 mod drain;
+#[cfg(test)]
+mod drift_tests;
 mod kernel_table;
 mod plan;
 mod record;
+#[cfg(test)]
+mod synthetic;
 mod table;
 mod tracer;
 

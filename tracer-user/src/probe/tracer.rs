@@ -258,3 +258,10 @@ fn explain_load(error: &EbpfError) -> String {
         _ => chain(error),
     }
 }
+
+/// Names of the programs in the object.
+#[cfg(test)]
+pub(super) fn program_names() -> std::collections::BTreeSet<String> {
+    let object = aya_obj::Object::parse(OBJECT).expect("the object of this build");
+    object.programs.into_keys().collect()
+}
