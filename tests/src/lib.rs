@@ -8,6 +8,7 @@ pub mod memcg;
 pub mod program;
 pub mod recording;
 pub mod simulate;
+pub mod tmux;
 pub mod work;
 
 pub use browser::{Browser, Screen};
@@ -15,4 +16,5 @@ pub use disk::SmallDisk;
 pub use lab::Scenario;
 pub use memcg::Memcg;
 pub use program::{Recorder, Run, headroom};
+pub use tmux::Tmux;
 pub use work::Worker;

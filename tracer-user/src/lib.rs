@@ -18,4 +18,5 @@ pub mod report;
 pub mod role;
 pub mod sizing;
 pub mod status;
+pub mod top;
 pub mod units;

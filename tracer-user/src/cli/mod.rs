@@ -17,8 +17,10 @@ pub mod progress;
 pub mod protect;
 pub mod record;
 pub mod report;
+pub mod say;
 pub mod size;
 pub mod time;
+pub mod top;
 pub mod watch;
 
 /// Which thread is eating a VM pod's memory headroom, before the kernel kills the VM.
@@ -44,6 +46,7 @@ enum Command {
     Record(record::Args),
     Size(Box<size::Args>),
     Report(report::Args),
+    Top(top::Args),
     Watch(watch::Args),
 }
 
@@ -72,6 +75,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Record(args) => record::run(args),
         Command::Size(args) => size::run(args),
         Command::Report(args) => report::run(args),
+        Command::Top(args) => top::run(args),
         Command::Watch(args) => watch::run(args),
     }
 }

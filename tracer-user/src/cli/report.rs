@@ -84,7 +84,8 @@ fn read(path: &Path) -> anyhow::Result<Report> {
     Ok(Report::new(&ledger, Some(&reader.summary())))
 }
 
-fn not_read(path: &Path, error: &ReadError) -> anyhow::Error {
+/// Why a recording could not be read, with its name and the right status.
+pub(super) fn not_read(path: &Path, error: &ReadError) -> anyhow::Error {
     let message = format!("cannot read {}: {error}", path.display());
     match error {
         ReadError::HeaderDamaged => ExitError::new(Status::Damaged, message).into(),

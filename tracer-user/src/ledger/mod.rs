@@ -222,6 +222,11 @@ impl Ledger {
         self.processes.get(&pid)
     }
 
+    /// Everything that was last said about processes, in no particular order.
+    pub fn processes(&self) -> impl Iterator<Item = &Process> {
+        self.processes.values()
+    }
+
     /// Who a thread belongs to when blame is given: its role within QEMU, or its process as a whole.
     #[must_use]
     pub fn entity(&self, key: ThreadKey) -> Entity {

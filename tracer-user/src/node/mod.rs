@@ -17,6 +17,7 @@ pub mod maps;
 pub mod memory_stat;
 pub mod open_files;
 pub mod overview;
+pub mod own;
 pub mod pod_path;
 pub mod pods;
 pub mod process;
@@ -28,6 +29,7 @@ mod test_tree;
 
 pub use cgroup::{CgroupVersion, Hierarchy, Memcg};
 pub use guest_ram::{GuestRam, Resident};
+pub use own::{OwnMeter, OwnUsage};
 pub use pods::VmPod;
 pub use process::{Process, Thread};
 pub use target::{Target, TargetError};

@@ -5,7 +5,7 @@ use clap::Args;
 use xtask::setup;
 use xtask::vm::DEFAULT_KERNEL;
 
-/// Install what the build and the tests need: rust-src, bpf-linker, QEMU, a kernel, a browser.
+/// Install what the build and the tests need: rust-src, bpf-linker, QEMU, a kernel, a browser, tmux.
 #[derive(Debug, Args)]
 pub struct Setup {
     /// Fetch the newest kernel even if there is one.
@@ -19,6 +19,7 @@ impl Setup {
         if self.update {
             setup::update_kernel(DEFAULT_KERNEL)?;
         }
+        setup::observers()?;
         let kernel = setup::vm(DEFAULT_KERNEL)?;
         setup::browser()?;
         eprintln!("setup: all is there; VMs boot {}", kernel.release);

@@ -37,6 +37,7 @@ impl Test {
             setup::vm(line.name)?;
         }
         setup::browser()?;
+        setup::observers()?;
         if !self.no_lint {
             lint()?;
         }

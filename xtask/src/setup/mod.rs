@@ -5,6 +5,7 @@ pub mod browser;
 pub mod debian;
 pub mod kernel;
 pub mod mirror;
+pub mod observers;
 pub mod qemu;
 pub mod rust_src;
 pub mod rustc;
@@ -49,6 +50,15 @@ pub fn browser() -> Result<PathBuf> {
     let _lock = lock()?;
     browser::ensure()?;
     browser::program()
+}
+
+/// What tests look at headroom with: tmux.
+///
+/// # Errors
+/// In one line, with what to install by hand.
+pub fn observers() -> Result<()> {
+    let _lock = lock()?;
+    observers::tmux()
 }
 
 /// Replaces the kernel of this line in the cache by the newest one.

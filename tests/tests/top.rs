@@ -1,0 +1,204 @@
+//! `headroom top`, driven in a terminal: keys in, screen out.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, ensure};
+use headroom::recording::event::Event;
+use headroom::recording::{Overwrite, Writer};
+use headroom_tests::{Run, Tmux};
+use xtask::{build, paths};
+
+/// Status of the shell behind `top`, printed once that has ended.
+const ENDED: &str = "ended with";
+
+/// A recording made in the lab, with a machine of hostile names added.
+fn recording(folder: &Path) -> Result<PathBuf> {
+    let fixture = paths::workspace().join("tests/fixtures/top/node.jsonl");
+    let path = folder.join("node.jsonl.zst");
+    let mut writer = Writer::create(&path, Overwrite::Refuse)?;
+    for line in fs::read_to_string(fixture)?.lines() {
+        writer.push(&serde_json::from_str::<Event>(line)?)?;
+    }
+    writer.finish()?;
+    Ok(path)
+}
+
+/// `headroom top` in a terminal of its own, below a shell that says how it ended.
+fn top(size: (u16, u16), environment: &str, arguments: &str) -> Result<Tmux> {
+    let headroom = build::binaries()?.headroom();
+    let command = format!(
+        "env -u RUST_LOG {environment} {} top {arguments}; echo {ENDED} $?; sleep 600",
+        headroom.display()
+    );
+    Tmux::open(size, &command)
+}
+
+/// The first line of the screen that contains a text.
+fn line<'a>(screen: &'a str, text: &str) -> Result<&'a str> {
+    screen
+        .lines()
+        .find(|line| line.contains(text))
+        .with_context(|| format!("no '{text}' in\n{screen}"))
+}
+
+#[test]
+fn a_recording_is_played_with_keys() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let file = recording(folder.path())?;
+    let top = top((80, 24), "LC_ALL=C.UTF-8", &file.display().to_string())?;
+    // It stands at the end, after the kill.
+    let end = top.wait_for("killed")?;
+    ensure!(line(&end, "lab/vm1")?.contains("memhold"), "{end}");
+    ensure!(line(&end, "headroom top")?.contains("05:00:3"), "{end}");
+    ensure!(
+        end.contains('x') && line(&end, "] 0:3")?.contains('|'),
+        "no timeline:\n{end}"
+    );
+    ensure!(top.value("alternate_on")? == "1", "it uses the other screen");
+
+    top.press(&["Home"])?;
+    let start = top.wait("the start", |screen| {
+        screen.contains("05:00:00") && !screen.contains("killed")
+    })?;
+    ensure!(start.contains("0:00 [|"), "{start}");
+    top.press(&["Right", "Right", "Right", "Right"])?;
+    let later = top.wait_for("05:00:20 UTC")?;
+    insta::assert_snapshot!("pods_of_a_recording_at_20_s", later);
+
+    top.press(&["s", "s", "s", "/"])?;
+    top.press(&["-l", "lab"])?;
+    top.press(&["Enter"])?;
+    let filtered = top.wait_for("filter:lab")?;
+    ensure!(!filtered.contains("default/quiet"), "{filtered}");
+    top.press(&["s", "Enter"])?;
+    top.wait_for("CGROUP, PROCESS, THREAD")?;
+    top.press(&["Escape"])?;
+    let tree = top.wait("the whole tree", |screen| screen.contains("virtlogd"))?;
+    insta::assert_snapshot!("tree_of_a_recording_at_20_s", tree);
+
+    top.press(&["Tab", "Tab"])?;
+    top.wait("threads", |screen| {
+        screen.lines().any(|line| line.starts_with("THREAD"))
+    })?;
+    top.press(&["?"])?;
+    top.wait_for("closes the help")?;
+    top.press(&["Escape", "Space"])?;
+    top.wait("time passing", |screen| {
+        !screen.contains("PAUSED") && screen.contains("05:00:2")
+    })?;
+    top.press(&["q"])?;
+    top.wait_for(&format!("{ENDED} 0"))?;
+    ensure!(
+        top.value("alternate_on")? == "0" && top.value("cursor_flag")? == "1",
+        "the terminal was not given back"
+    );
+    Ok(())
+}
+
+#[test]
+fn another_size_is_drawn_anew_and_a_bare_console_gets_ascii_without_colour() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let file = recording(folder.path())?;
+    let top = top((80, 24), "-u LANG LC_ALL=C NO_COLOR=1", &file.display().to_string())?;
+    let screen = top.wait_for("killed")?;
+    ensure!(screen.is_ascii(), "{screen}");
+    // Reverse and bold are no colours.
+    let colored = top.colored_screen()?;
+    let colors =
+        (31..38).any(|color| colored.contains(&format!("[{color}m")) || colored.contains(&format!(";{color}m")));
+    ensure!(!colors, "{colored:?}");
+    top.resize((120, 30))?;
+    let wide = top.wait("a wide screen", |screen| {
+        screen
+            .lines()
+            .next_back()
+            .is_some_and(|last| last.starts_with("q quit"))
+            && screen.lines().count() == 30
+    })?;
+    ensure!(line(&wide, "lab/vm1")?.len() > 80, "{wide}");
+    top.resize((40, 10))?;
+    top.wait("a narrow screen", |screen| {
+        screen.lines().count() == 10
+            && screen
+                .lines()
+                .next_back()
+                .is_some_and(|last| last.starts_with("q quit"))
+    })?;
+    top.resize((10, 3))?;
+    top.wait_for("too small")?;
+    top.resize((80, 24))?;
+    top.wait_for("killed").map(drop)
+}
+
+#[test]
+fn a_signal_gives_the_terminal_back() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let file = recording(folder.path())?;
+    for signal in ["TERM", "HUP", "INT"] {
+        let headroom = build::binaries()?.headroom();
+        let command = format!(
+            "sh -c 'echo $$ > {pid}; exec {} top {}'; echo {ENDED} $?; stty -a; sleep 600",
+            headroom.display(),
+            file.display(),
+            pid = folder.path().join("pid").display(),
+        );
+        let top = Tmux::open((80, 24), &command)?;
+        top.wait_for("killed")?;
+        let pid = fs::read_to_string(folder.path().join("pid"))?;
+        let pid = nix::unistd::Pid::from_raw(pid.trim().parse()?);
+        nix::sys::signal::kill(pid, format!("SIG{signal}").parse::<nix::sys::signal::Signal>()?)?;
+        let after = top.wait(" icanon", |screen| screen.contains(" icanon"))?;
+        ensure!(
+            after.contains(&format!("{ENDED} 0")) && !after.contains("-echo "),
+            "{signal}: {after}"
+        );
+        ensure!(
+            top.value("alternate_on")? == "0" && top.value("cursor_flag")? == "1",
+            "{signal}"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn ctrl_z_gives_the_terminal_to_the_shell_and_fg_takes_it_back() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let file = recording(folder.path())?;
+    let top = Tmux::open((80, 24), "PS1='shell> ' sh -i")?;
+    top.wait_for("shell>")?;
+    let headroom = build::binaries()?.headroom();
+    top.press(&["-l", &format!("{} top {}", headroom.display(), file.display())])?;
+    top.press(&["Enter"])?;
+    top.wait_for("GREW MOST")?;
+    top.press(&["C-z"])?;
+    top.wait("the shell", |screen| {
+        screen.contains("topped") && !screen.contains("GREW MOST")
+    })?;
+    top.press(&["-l", "fg"])?;
+    top.press(&["Enter"])?;
+    let back = top.wait_for("GREW MOST")?;
+    ensure!(back.contains("killed") && !back.contains("shell>"), "{back}");
+    top.press(&["q"])?;
+    top.wait_for("shell>").map(drop)
+}
+
+#[test]
+fn without_a_terminal_or_a_recording_it_says_so() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let file = recording(folder.path())?.display().to_string();
+    Run::headroom(["top", &file])?.expect_one_line(1, &["needs a terminal", "headroom report"])?;
+    let bytes = fs::read(&file)?;
+    let damaged = folder.path().join("damaged.jsonl.zst");
+    let mut flipped = bytes.clone();
+    if let Some(byte) = flipped.get_mut(bytes.len() * 3 / 4) {
+        *byte ^= 0x10;
+    }
+    fs::write(&damaged, flipped)?;
+    let top = top((80, 24), "LC_ALL=C.UTF-8", &damaged.display().to_string())?;
+    top.wait_for("DAMAGED")?;
+    top.press(&["q"])?;
+    let end = top.wait_for(&format!("{ENDED} 5"))?;
+    ensure!(end.contains("damaged, what could be read was shown"), "{end}");
+    Ok(())
+}
