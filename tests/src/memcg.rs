@@ -120,6 +120,18 @@ impl Memcg {
         text.trim().parse().context("usage is a number")
     }
 
+    /// Limits it, bytes.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn limit(&self, bytes: u64) -> Result<()> {
+        let file = match self.usage {
+            "memory.current" => "memory.max",
+            _ => "memory.limit_in_bytes",
+        };
+        fs::write(self.path.join(file), bytes.to_string()).context("cannot limit the group")
+    }
+
     /// A figure of memory.stat, bytes.
     ///
     /// # Errors

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, ensure};
 use headroom::recording::event::Event;
 use headroom::recording::{Overwrite, Writer};
-use headroom_tests::{Run, Tmux};
+use headroom_tests::{Memcg, Run, Tmux, Worker};
 use xtask::{build, paths};
 
+const STORM: &str = env!("CARGO_BIN_EXE_storm");
 /// Status of the shell behind `top`, printed once that has ended.
 const ENDED: &str = "ended with";
 
@@ -201,4 +202,91 @@ fn without_a_terminal_or_a_recording_it_says_so() -> Result<()> {
     let end = top.wait_for(&format!("{ENDED} 5"))?;
     ensure!(end.contains("damaged, what could be read was shown"), "{end}");
     Ok(())
+}
+
+/// A size on the screen, as in `12.5 MiB`, bytes.
+fn size(text: &str) -> Result<f64> {
+    let mut words = text.split_whitespace();
+    let number: f64 = words.next().context("no number")?.trim_start_matches('+').parse()?;
+    let shift = match words.next() {
+        Some("B") => 0,
+        Some("KiB") => 10,
+        Some("MiB") => 20,
+        Some("GiB") => 30,
+        other => anyhow::bail!("{other:?} is no unit"),
+    };
+    Ok(number * f64::from(1 << shift))
+}
+
+/// What grows in a cgroup shows while it grows, as the kernel and the one who grows see it.
+#[test]
+fn a_cgroup_is_watched_live() -> Result<()> {
+    const MIB: f64 = 1_048_576.0;
+    let group = Memcg::create()?;
+    group.limit(640 << 20)?;
+    let mut worker = Worker::start(STORM, &group, "grow 20")?;
+    let top = top(
+        (100, 24),
+        "LC_ALL=C.UTF-8",
+        &format!("{} --interval 200ms", group.target()),
+    )?;
+    let name = group.target().trim_start_matches("cgroup:/").to_owned();
+    top.wait_for(&name)?;
+    worker.go()?;
+    // Ten seconds of even growth: a rate, and a forecast.
+    let mut held = 0;
+    for _ in 0..240 {
+        held = worker.numbers()?.1;
+    }
+    let screen = top.wait("growth and a forecast", |screen| {
+        line(screen, &name).is_ok_and(|row| row.contains("MiB/s") && row.contains("storm") && row.contains(" s "))
+    })?;
+    let row = line(&screen, &name)?;
+    let rate = row
+        .split("/s")
+        .next()
+        .and_then(|before| before.rsplit("  ").next())
+        .context("no rate")?;
+    ensure!(
+        (size(rate)? / MIB - 20.0).abs() < 4.0,
+        "20 MiB/s are shown as {rate}: {row}"
+    );
+    let headroom = row.split('%').nth(1).context("no headroom")?;
+    // It grew on since the screen was taken.
+    let left = (640 << 20) - group.usage()?;
+    ensure!(
+        (size(headroom)? - left as f64).abs() < 60.0 * MIB,
+        "{left} B of headroom are shown as {row}"
+    );
+
+    top.press(&["Enter"])?;
+    let process = format!("{} storm", worker.pid());
+    let tree = top.wait_for(&process)?;
+    let row = line(&tree, &process)?;
+    let growth = row.split_once('+').context("no growth")?.1;
+    let seen = size(growth)?;
+    ensure!(
+        seen > held as f64 * 0.9 && seen < held as f64 + 100.0 * MIB,
+        "{held} B are shown as {row}"
+    );
+    ensure!(row.trim_end().ends_with("other"), "{row}");
+    ensure!(line(&tree, "own cpu")?.contains("rss"), "{tree}");
+
+    top.press(&["Space"])?;
+    let paused = top.wait_for("PAUSED")?;
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    ensure!(
+        line(&top.screen()?, &process)? == line(&paused, &process)?,
+        "what is paused moved"
+    );
+    top.press(&["Space"])?;
+    top.wait("it going on", |screen| {
+        line(screen, &process)
+            .is_ok_and(|row| row.split_once('+').and_then(|(_, growth)| size(growth).ok()) > Some(seen))
+    })?;
+    worker.end()?;
+    group.remove()?;
+    top.wait_for("not there")?;
+    top.press(&["q"])?;
+    top.wait_for(&format!("{ENDED} 0")).map(drop)
 }

@@ -50,6 +50,12 @@ pub struct Attached {
 pub type Collecting<S> = (Collector<S>, AsyncFd<OwnedFd>);
 
 impl AttachArgs {
+    /// The targets as they were given.
+    #[must_use]
+    pub fn targets_given(&self) -> &[String] {
+        &self.targets
+    }
+
     /// Finds the targets and attaches. They are these pods and no others, however long it takes.
     ///
     /// # Errors

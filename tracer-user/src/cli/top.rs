@@ -1,30 +1,33 @@
-//! `headroom top`: who grew when, full screen.
+//! `headroom top`: who grows now, full screen.
 
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
-use tokio::signal::unix::{SignalKind, signal};
 
+use crate::cli::attach::{self, AttachArgs, Signals};
 use crate::cli::exit::{ExitError, Status};
 use crate::cli::report::not_read;
+use crate::cli::time::duration;
 use crate::recording::State;
 use crate::top::replay::Player;
-use crate::top::{Session, Theme, replay};
+use crate::top::{Feed, Session, Theme, live, replay};
 
 /// Drawing more often than this shows nothing new.
 const LEAST_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Play a recording full screen: who grew, moment by moment
+/// Show who grows now, full screen, or play a recording
 ///
-/// Press ? for the keys.
+/// Without TARGET every VM pod is shown, also those that start later. Press ? for the keys.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example: headroom top vm1.jsonl.zst")]
+#[command(after_help = "Examples:
+  headroom top                           every VM pod of this node
+  headroom top default/vm1 --interval 5s
+  headroom top vm1.jsonl.zst             play a recording, from its end")]
 pub struct Args {
-    /// A recording made by `headroom record`
-    #[arg(value_name = "FILE")]
-    file: PathBuf,
+    #[command(flatten)]
+    attach: AttachArgs,
     /// Time between two frames; keys are answered at once
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = interval)]
     interval: Duration,
@@ -33,11 +36,12 @@ pub struct Args {
     ascii: bool,
 }
 
-/// Plays a recording.
+/// Shows pods, or a recording.
 ///
 /// # Errors
-/// Without a terminal, when the recording cannot be read, and, with status 5, when it is damaged.
+/// Exit status 3 when this node cannot be traced, 4 when a target is not there, 5 when the recording is damaged.
 pub fn run(args: &Args) -> anyhow::Result<()> {
+    let recording = recording(args.attach.targets_given())?;
     if !io::stdin().is_terminal() || !io::stdout().is_terminal() {
         anyhow::bail!("top needs a terminal; `headroom record` and `headroom report` need none");
     }
@@ -45,24 +49,30 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         color: anstream::AutoStream::choice(&io::stdout()) != anstream::ColorChoice::Never,
         unicode: !args.ascii && speaks_utf8(|name| std::env::var(name).ok()),
     };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start tokio")?;
-    runtime.block_on(play(&args.file, args, theme))
+    match recording {
+        Some(path) => attach::runtime()?.block_on(play(&path, args, theme)),
+        None => attach::runtime()?.block_on(watch(args, theme)),
+    }
+}
+
+async fn watch(args: &Args, theme: Theme) -> anyhow::Result<()> {
+    let attached = args.attach.attach_following()?;
+    let mut signals = Signals::catch()?;
+    let (mut collector, wake) = attached.collect(Feed::live())?;
+    let mut session = Session::start(theme, args.interval, false).context("cannot use the terminal")?;
+    let result = live(&mut session, &mut collector, &wake, signals.next()).await;
+    // The terminal first: what goes wrong now is to be read there.
+    drop(session);
+    result
 }
 
 async fn play(path: &Path, args: &Args, theme: Theme) -> anyhow::Result<()> {
     let mut player = Player::open(path).map_err(|error| not_read(path, &error))?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut hangup = signal(SignalKind::hangup())?;
+    let mut signals = Signals::catch()?;
     let mut session = Session::start(theme, args.interval, true).context("cannot use the terminal")?;
     let result = tokio::select! {
         result = replay(&mut session, &mut player) => result,
-        _ = interrupt.recv() => Ok(()),
-        _ = terminate.recv() => Ok(()),
-        _ = hangup.recv() => Ok(()),
+        _ = signals.next() => Ok(()),
     };
     drop(session);
     result?;
@@ -73,10 +83,24 @@ async fn play(path: &Path, args: &Args, theme: Theme) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The recording, if what was given is one: a file of this name, or one that can only be.
+fn recording(targets: &[String]) -> anyhow::Result<Option<PathBuf>> {
+    let is_file = |target: &String| Path::new(target).is_file() || target.ends_with(".jsonl.zst");
+    match targets {
+        [target] if is_file(target) => Ok(Some(PathBuf::from(target))),
+        targets => match targets.iter().find(|target| is_file(target)) {
+            Some(file) => Err(ExitError::new(
+                Status::Usage,
+                format!("{file} is a recording: it is shown alone, without other targets"),
+            )
+            .into()),
+            None => Ok(None),
+        },
+    }
+}
+
 fn interval(text: &str) -> Result<Duration, String> {
-    let interval = text.parse::<jiff::SignedDuration>().ok();
-    let interval = interval.and_then(|interval| Duration::try_from(interval).ok());
-    let interval = interval.ok_or_else(|| format!("'{text}' is not a time: write it as 500ms, 1s or 5s"))?;
+    let interval = duration(text)?;
     if interval < LEAST_INTERVAL {
         return Err("less than 100ms shows nothing new".to_owned());
     }
@@ -115,6 +139,20 @@ mod tests {
         ])));
         assert!(!speaks_utf8(with(&[("LC_ALL", "C"), ("LANG", "de_DE.UTF-8")])));
         assert!(!speaks_utf8(with(&[])), "a container rarely says");
+    }
+
+    #[test]
+    fn a_recording_is_told_from_a_target() -> anyhow::Result<()> {
+        let file = tempfile::NamedTempFile::new()?;
+        let path = file.path().display().to_string();
+        assert_eq!(recording(std::slice::from_ref(&path))?, Some(file.path().to_owned()));
+        assert_eq!(recording(&["default/vm1".to_owned()])?, None);
+        assert_eq!(
+            recording(&["gone.jsonl.zst".to_owned()])?,
+            Some("gone.jsonl.zst".into())
+        );
+        assert!(recording(&[path, "vm1".to_owned()]).is_err());
+        Ok(())
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::history::History;
 use crate::collect::EventSink;
-use crate::ledger::Ledger;
+use crate::ledger::{Foresight, Ledger};
 use crate::recording::event::{Body, Event, Sample};
 
 /// Memcgs whose figures are kept; beyond that the view shows none for new ones.
@@ -14,6 +14,9 @@ const MAX_MEMCGS: usize = 16 << 10;
 #[derive(Debug, Default)]
 pub struct Feed {
     ledger: Ledger,
+    /// Looks ahead, unless the recording holds what was foreseen.
+    foresight: Option<Foresight>,
+    replay: bool,
     histories: BTreeMap<u32, (u64, History)>,
     /// Last figures of every memcg, the pods' limiting ones included, which the ledger follows only to a kill.
     samples: HashMap<u64, Sample>,
@@ -21,10 +24,22 @@ pub struct Feed {
 }
 
 impl Feed {
-    /// A feed that nothing was fed to.
+    /// A feed for a tracer's events.
     #[must_use]
-    pub fn new() -> Self {
-        Self::default()
+    pub fn live() -> Self {
+        Self {
+            foresight: Some(Foresight::default()),
+            ..Self::default()
+        }
+    }
+
+    /// A feed for a recording's events. Forecasts that it holds are not made again.
+    #[must_use]
+    pub fn replay() -> Self {
+        Self {
+            replay: true,
+            ..Self::live()
+        }
     }
 
     /// Takes an event.
@@ -39,10 +54,16 @@ impl Feed {
     pub fn apply_unseen(&mut self, event: &Event) {
         self.events += 1;
         self.ledger.apply(event);
+        if let Some(foresight) = &mut self.foresight {
+            for foreseen in foresight.observe(event) {
+                self.ledger.apply(&foreseen);
+            }
+        }
         match &event.body {
             Body::Sample(sample) if self.samples.len() < MAX_MEMCGS || self.samples.contains_key(&sample.memcg) => {
                 self.samples.insert(sample.memcg, sample.clone());
             }
+            Body::Header(header) if self.replay && header.forecasts => self.foresight = None,
             Body::Pod(pod) if pod.gone => {
                 self.histories.remove(&pod.pod);
                 for memcg in &pod.memcgs {

@@ -24,7 +24,7 @@ mod tests;
 pub use feed::Feed;
 pub use history::{History, Track};
 pub use items::{Item, Key, What};
-pub use session::{Session, replay};
+pub use session::{Session, live, replay};
 pub use snapshot::{Detail, Expected, Open, PodRow, Snapshot};
 pub use text::Theme;
 pub use ui::{Action, Screen, Tab, Ui};

@@ -64,7 +64,7 @@ impl Player {
             path: path.to_owned(),
             reader: Reader::open(path)?,
             pending: None,
-            feed: Feed::new(),
+            feed: Feed::replay(),
             span,
             kills,
             state,
@@ -168,7 +168,7 @@ impl Player {
         if t < self.position {
             self.reader = Reader::open(&self.path)?;
             self.pending = None;
-            self.feed = Feed::new();
+            self.feed = Feed::replay();
             self.reached = 0;
             self.from = self.span.0;
         } else {

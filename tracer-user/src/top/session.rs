@@ -1,12 +1,15 @@
 //! A user at a terminal: keys in, frames out.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use ratatui::crossterm::event::Event as Key;
+use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::feed::Feed;
 use super::input::command;
 use super::replay::Player;
 use super::screen::{Screen, read_keys};
@@ -14,6 +17,9 @@ use super::snapshot::{Open, Snapshot};
 use super::text::Theme;
 use super::ui::{Action, Ui};
 use super::view::{Status, draw};
+use crate::collect::{self, Collector};
+use crate::node::OwnMeter;
+use crate::probe::boot_ns;
 
 /// How often a recording that is played or read is looked after.
 const BEAT: Duration = Duration::from_millis(50);
@@ -113,6 +119,52 @@ impl Session {
         }
         Ok(())
     }
+}
+
+/// Shows what a collector sees until the user quits or `stop` is ready. Pausing holds what is shown, not the tracing.
+///
+/// # Errors
+/// When the terminal is gone, or the collector fails.
+pub async fn live(
+    session: &mut Session,
+    collector: &mut Collector<Feed>,
+    wake: &AsyncFd<OwnedFd>,
+    stop: impl Future<Output = &'static str>,
+) -> anyhow::Result<()> {
+    let mut meter = OwnMeter::default();
+    let mut held: Option<Snapshot> = None;
+    let stop = async { Ok(stop.await) };
+    let end = collect::run(collector, wake, stop, |collector| {
+        let now = boot_ns();
+        for action in session.actions()? {
+            match action {
+                Action::Quit => return Ok(Some("quit")),
+                Action::Pause => {
+                    held = match held {
+                        Some(_) => None,
+                        None => Some(Snapshot::of(collector.sink(), now, Open::All)),
+                    };
+                }
+                _ => {}
+            }
+        }
+        if session.is_due() {
+            let status = Status {
+                paused: held.is_some(),
+                own: Some(meter.read()),
+                ..Status::default()
+            };
+            match &held {
+                Some(held) => session.draw(held, &status)?,
+                None => {
+                    let open = Open::One(session.ui.open());
+                    session.draw(&Snapshot::of(collector.sink(), now, open), &status)?;
+                }
+            }
+        }
+        Ok(None)
+    });
+    end.await.map(drop)
 }
 
 /// Plays a recording until the user quits.

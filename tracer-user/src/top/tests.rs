@@ -37,7 +37,7 @@ fn events() -> Vec<Event> {
 }
 
 fn feed(until: u64) -> Feed {
-    let mut feed = Feed::new();
+    let mut feed = Feed::replay();
     for event in events().iter().filter(|event| event.t <= until) {
         feed.apply(event);
     }
@@ -217,7 +217,7 @@ fn rows_are_sorted_filtered_and_folded() {
 fn a_frame_fits_a_slow_serial_console() {
     let all = events();
     for (open, most) in [(false, 400), (true, 960)] {
-        let mut feed = Feed::new();
+        let mut feed = Feed::replay();
         let mut ui = Ui::default();
         if open {
             ui.show(Screen::Pod(0));

@@ -16,6 +16,7 @@ const GROWTH: usize = 11;
 const RATE: usize = 12;
 /// From here on there is room for more columns.
 const WIDE: usize = 100;
+const WIDER: usize = 130;
 
 /// Widths of the columns of a list of pods, cells.
 struct PodColumns {
@@ -30,7 +31,11 @@ const PERCENT: usize = 4;
 
 impl PodColumns {
     fn of(cells: usize) -> Self {
-        let (bar, culprit, spark) = if cells < WIDE { (11, 10, 0) } else { (24, 18, 16) };
+        let (bar, culprit, spark) = match cells {
+            ..WIDE => (11, 10, 0),
+            WIDE..WIDER => (14, 12, 10),
+            _ => (24, 18, 16),
+        };
         let spark_cells = if spark > 0 { spark + 1 } else { 0 };
         let fixed = bar + 1 + PERCENT + 1 + SIZE + 1 + RATE + 1 + ETA + 1 + culprit + 1 + spark_cells;
         Self {
