@@ -8,7 +8,7 @@ use anyhow::Context;
 
 use super::exit::{ExitError, Status};
 use super::progress;
-use crate::ledger::Ledger;
+use crate::ledger::Replay;
 use crate::recording::{ReadError, Reader};
 use crate::report::{Report, render_html, render_json, render_json_all, render_text};
 
@@ -76,12 +76,12 @@ fn read(path: &Path) -> anyhow::Result<Report> {
     let file = File::open(path).map_err(|error| not_read(path, &error.into()))?;
     let progress = progress::reading(path, &file);
     let mut reader = Reader::new(progress.wrap_read(file)).map_err(|error| not_read(path, &error))?;
-    let mut ledger = Ledger::new();
+    let mut replay = Replay::default();
     for event in &mut reader {
-        ledger.apply(&event.map_err(|error| not_read(path, &error))?);
+        replay.apply(&event.map_err(|error| not_read(path, &error))?);
     }
     progress.finish_and_clear();
-    Ok(Report::new(&ledger, Some(&reader.summary())))
+    Ok(Report::new(replay.ledger(), Some(&reader.summary())))
 }
 
 /// Why a recording could not be read, with its name and the right status.

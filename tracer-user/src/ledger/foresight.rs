@@ -1,5 +1,6 @@
 //! Forecasts and alerts as one stage: events in, the events that follow from them out.
 
+use super::Ledger;
 use super::alert::{Alerts, Thresholds};
 use super::forecast::Forecaster;
 use crate::recording::event::{Body, Event};
@@ -48,5 +49,34 @@ impl Foresight {
     #[must_use]
     pub const fn forecaster(&self) -> &Forecaster {
         &self.forecaster
+    }
+}
+
+/// Adds a recording up. One that was made without forecasts gets them now, by the same code.
+#[derive(Debug, Default)]
+pub struct Replay {
+    ledger: Ledger,
+    foresight: Option<Foresight>,
+}
+
+impl Replay {
+    /// Adds an event.
+    pub fn apply(&mut self, event: &Event) {
+        if let Body::Header(header) = &event.body {
+            self.foresight = (!header.forecasts).then(Foresight::default);
+        }
+        self.ledger.apply(event);
+        if let Some(foresight) = &mut self.foresight {
+            foresight
+                .observe(event)
+                .iter()
+                .for_each(|event| self.ledger.apply(event));
+        }
+    }
+
+    /// What it adds up to.
+    #[must_use]
+    pub const fn ledger(&self) -> &Ledger {
+        &self.ledger
     }
 }

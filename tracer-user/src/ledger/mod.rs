@@ -21,7 +21,7 @@ use tracer_common::{Kind, OVERFLOW_TID, Region};
 
 pub use account::{Account, Cells, Flow, ThreadKey};
 pub use culprit::{Culprit, Entity, culprit};
-pub use foresight::Foresight;
+pub use foresight::{Foresight, Replay};
 pub use pod::{PodLedger, Sizes};
 pub use predicted::Predicted;
 pub use reconcile::{Disagreement, KindCheck, Reconciliation, Worst};

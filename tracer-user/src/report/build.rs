@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use tracer_common::{Kind, Region};
 
+use super::foreseen;
 use super::{
     CulpritReport, FileReport, GuestResident, KindReport, LossReport, Node, OomReport, Overhead, PodReport, Quantiles,
     Recording, Report, RoleReport, SCHEMA, Stalls, Task, ThreadReport, Timeline, Usage, Window,
@@ -66,7 +67,7 @@ fn recording(ledger: &Ledger, summary: Option<&Summary>) -> Recording {
 }
 
 /// UTC of an event's time.
-fn utc(ledger: &Ledger, t: u64) -> String {
+pub(super) fn utc(ledger: &Ledger, t: u64) -> String {
     let nanoseconds = i128::from(ledger.header().boot_unix_ns) + i128::from(t);
     // Only a made-up recording lies behind the year 9999.
     Timestamp::from_nanosecond(nanoseconds)
@@ -137,7 +138,8 @@ fn pod_report(ledger: &Ledger, pod: &PodLedger) -> PodReport {
             .map(|thread| by_thread(ledger, thread))
             .collect(),
         culprit: culprit_report(ledger, pod, &resolved),
-        forecasts: Vec::new(),
+        forecasts: foreseen::forecasts(ledger, pod),
+        alerts: foreseen::alerts(ledger, pod),
         oom: pod
             .ooms
             .iter()
@@ -270,7 +272,7 @@ fn oom_report(ledger: &Ledger, pod: &PodLedger, t: u64, oom: &Oom) -> OomReport 
         oom_memcg: path.unwrap_or_else(|| format!("cgroup id {}", oom.oom_memcg)),
         usage: oom.usage,
         limit: oom.limit,
-        lead_time_s: None,
+        lead_time_s: foreseen::lead_time(pod, t),
         kernel_report: oom.kernel_report.clone(),
     }
 }

@@ -1,6 +1,7 @@
 //! What the ledger found, as data, text, JSON and HTML.
 
 mod build;
+mod foreseen;
 mod html;
 mod json;
 mod text;
@@ -15,6 +16,7 @@ use serde::Serialize;
 use crate::recording::event::Loss;
 use crate::role::Role;
 
+pub use foreseen::announcement;
 pub use html::render as render_html;
 pub use json::{render as render_json, render_all as render_json_all};
 pub use text::render as render_text;
@@ -161,6 +163,8 @@ pub struct PodReport {
     pub culprit: Option<CulpritReport>,
     /// What was predicted.
     pub forecasts: Vec<Forecast>,
+    /// Who was warned of what.
+    pub alerts: Vec<AlertReport>,
     /// Kills.
     pub oom: Vec<OomReport>,
     /// Page cache by file, the largest first.
@@ -257,8 +261,26 @@ pub struct Forecast {
     pub at: String,
     pub kill_at: String,
     pub low: String,
-    pub high: String,
+    /// Absent where it may never come.
+    pub high: Option<String>,
     pub driver: String,
+    /// Seconds from `at` to `kill_at`.
+    pub left_s: f64,
+    /// When it held no longer, if no other took its place.
+    pub withdrawn: Option<String>,
+}
+
+/// A threshold that was passed, or is no longer.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[expect(missing_docs, reason = "named as in the recording's alert")]
+pub struct AlertReport {
+    pub at: String,
+    pub alert: &'static str,
+    pub raised: bool,
+    pub threshold: u64,
+    pub value: Option<u64>,
+    pub kill_at: Option<String>,
+    pub driver: Option<String>,
 }
 
 /// A kill.

@@ -442,3 +442,64 @@ fn hostile_names_reach_no_browser() {
     }
     assert!(page.contains("default-src &#39;none&#39;; script-src &#39;sha256-"));
 }
+
+#[test]
+fn what_was_foreseen_is_told_with_its_lead_time() {
+    use crate::recording::event::{Alert, AlertKind, Basis, Driver, Forecast};
+    let mut story = Story::new();
+    let driver = || {
+        Some(Driver {
+            role: Role::Helper("virtqemud\u{1b}[2J".to_owned()),
+            process: "virtqemud".to_owned(),
+        })
+    };
+    let said = |kill_at: Option<u64>| {
+        Body::Forecast(Forecast {
+            pod: 1,
+            kill_at,
+            low: kill_at.map(|at| at - 2 * SECOND),
+            high: None,
+            driver: driver(),
+            basis: Basis::default(),
+        })
+    };
+    for kill_at in [Some(60), None, Some(70), Some(65)] {
+        story.wait();
+        story.push(said(kill_at.map(|at: u64| at * SECOND)));
+    }
+    story.push(Body::Alert(Alert {
+        pod: 1,
+        alert: AlertKind::Eta,
+        raised: true,
+        threshold: 300 * SECOND,
+        value: Some(50 * SECOND),
+        driver: driver(),
+        kill_at: Some(65 * SECOND),
+        basis: Basis::default(),
+    }));
+    for _ in 0..8 {
+        story.wait();
+        story.sample();
+    }
+    story.oom("CPU 1/KVM", Some(Role::Vcpu(1)));
+    let report = report(&story.file());
+    let pod = &report.pods[0];
+    assert_eq!(pod.forecasts.len(), 3);
+    assert!(pod.forecasts[0].withdrawn.is_some() && pod.forecasts[1].withdrawn.is_none());
+    assert_eq!(pod.forecasts[2].high, None);
+    // Forecast anew three seconds into the story, and never taken back since.
+    let lead = pod.oom[0].lead_time_s.unwrap();
+    let lasted = story.t as f64 / 1e9 - 1.0;
+    assert!((lead - (lasted - 3.0)).abs() < 0.01, "{lead} of {lasted}");
+    assert_eq!((pod.alerts[0].alert, pod.alerts[0].raised), ("eta", true));
+    let text = text(&report);
+    for words in [
+        "the kill was foreseen",
+        "held no longer at",
+        "alert at",
+        "less than 5 min to the limit",
+    ] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    assert!(!text.contains("\u{1b}[2J"));
+}

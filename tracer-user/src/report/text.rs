@@ -6,7 +6,7 @@ use anstyle::{AnsiColor, Style};
 use comfy_table::{CellAlignment, Table, presets};
 
 use super::verdict::verdict;
-use super::{PodReport, Report, words};
+use super::{PodReport, Report, foreseen, words};
 use crate::escape;
 use crate::units::{Bytes, SignedBytes};
 
@@ -40,6 +40,7 @@ fn render_pod(pod: &PodReport, out: &mut impl Write) -> io::Result<()> {
     roles(pod, out)?;
     threads(pod, out)?;
     files(pod, out)?;
+    paragraph(&foreseen::sentences(pod), out)?;
     paragraph(words::stalls(pod).as_slice(), out)?;
     paragraph(&words::reconciliation(pod), out)
 }

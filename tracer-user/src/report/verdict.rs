@@ -81,7 +81,7 @@ fn kill(oom: &OomReport) -> String {
 }
 
 /// `22:41:07` of `2026-01-31T22:41:07.123Z`.
-fn time_of_day(rfc3339: &str) -> &str {
+pub(super) fn time_of_day(rfc3339: &str) -> &str {
     rfc3339.get(11..19).unwrap_or(rfc3339)
 }
 

@@ -236,7 +236,7 @@ fn at_varying_rates_the_real_time_lies_within_the_bounds() {
     assert!(within * 100 >= forecast * 80, "{within} of {forecast}: {misses:?}");
     // Bounds that say nothing hold easily; so does silence.
     assert!(forecast >= RUNS * 3 / 4, "only {forecast} forecasts");
-    assert!(bounded * 2 >= forecast, "only {bounded} of {forecast} are bounded");
+    assert!(bounded * 5 >= forecast * 2, "only {bounded} of {forecast} are bounded");
 }
 
 #[test]

@@ -160,7 +160,7 @@ fn forecasts(all: &[Forecast]) -> Vec<ForecastMark> {
             at: unix_ms(&forecast.at).filter(|_| drawn(index))?,
             kill: unix_ms(&forecast.kill_at)?,
             low: unix_ms(&forecast.low)?,
-            high: unix_ms(&forecast.high)?,
+            high: unix_ms(forecast.high.as_ref().unwrap_or(&forecast.kill_at))?,
             driver: name(&forecast.driver),
         })
     };

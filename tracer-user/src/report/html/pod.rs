@@ -208,7 +208,14 @@ fn forecast((index, forecast): (usize, &Forecast)) -> ForecastRow {
     ForecastRow {
         at: moment(&forecast.at),
         kill_at: moment(&forecast.kill_at),
-        between: format!("{} and {}", moment(&forecast.low), moment(&forecast.high)),
+        between: format!(
+            "{} and {}",
+            moment(&forecast.low),
+            forecast
+                .high
+                .as_ref()
+                .map_or_else(|| "later".to_owned(), |high| moment(high))
+        ),
         driver: name(&forecast.driver),
         beyond: index >= FORECASTS,
     }
