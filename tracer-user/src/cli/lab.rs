@@ -6,6 +6,7 @@ use crate::cli::exit::{ExitError, Status};
 use crate::lab::real::{Accel, Cache};
 use crate::lab::scenario::Scenario;
 use crate::lab::{self, Options};
+use crate::probe::BackendChoice;
 use crate::units::Bytes;
 
 /// Reproduce a kill in a memcg of its own with known ground truth, trace it, and compare
@@ -36,6 +37,9 @@ pub struct Args {
     /// How the real QEMU opens its disk
     #[arg(long, value_enum, default_value_t, requires = "real")]
     cache: Cache,
+    /// What counts the charges
+    #[arg(long, value_enum, default_value_t)]
+    backend: BackendChoice,
     /// Keep the recording, the report and the truth in this folder
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
@@ -69,6 +73,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         keep: args.keep.clone(),
         json: args.json,
         real: args.real.then_some((args.accel, args.cache)),
+        tracer: args.backend,
         trace: !args.no_trace,
     })
 }

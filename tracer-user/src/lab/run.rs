@@ -21,6 +21,7 @@ use super::trace::{self, Recorder, TraceError};
 use super::tree::{self, Hierarchy, Identity, Tree};
 use super::truth::Entry;
 use crate::cli::exit::{ExitError, Status};
+use crate::probe::BackendChoice;
 
 /// Name of the recording, in the lab's own folder and where it is kept.
 const RECORDING: &str = "recording.jsonl.zst";
@@ -44,6 +45,8 @@ pub struct Options {
     pub json: bool,
     /// A real QEMU instead of a stand-in, run how.
     pub real: Option<(Accel, Cache)>,
+    /// What counts the charges.
+    pub tracer: BackendChoice,
     /// Trace it, too.
     pub trace: bool,
 }
@@ -123,7 +126,7 @@ fn play(options: &Options, plan: &Plan, hierarchy: &Hierarchy, setting: &Setting
     let file = setting.folder.join(RECORDING);
     let recorder = options
         .trace
-        .then(|| Recorder::start(&tree.relative(), &file))
+        .then(|| Recorder::start(&tree.relative(), &file, options.tracer))
         .transpose()
         .map_err(with_status)?;
     let before = (tree.kernel_memory(), stage.guest_resident());

@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use super::cleanup::{self, Stopped};
 use super::spawn;
+use crate::probe::BackendChoice;
 
 /// What `headroom record` prints to standard error once every probe is attached.
 const ATTACHED: &str = "headroom: attached";
@@ -74,11 +75,14 @@ impl Recorder {
     ///
     /// # Errors
     /// When this node cannot trace.
-    pub fn start(cgroup: &Path, file: &Path) -> Result<Self, TraceError> {
+    pub fn start(cgroup: &Path, file: &Path, backend: BackendChoice) -> Result<Self, TraceError> {
         let mut target = OsString::from("cgroup:/");
         target.push(cgroup);
         let mut command = headroom("record").map_err(run("record"))?;
-        command.arg(target).args(["--until-oom", "-o"]).arg(file);
+        command
+            .arg(target)
+            .args(["--backend", backend.as_str(), "--until-oom", "-o"]);
+        command.arg(file);
         command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
