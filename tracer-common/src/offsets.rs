@@ -113,6 +113,10 @@ kernel_offsets! {
     stat_file,
     /// `enum node_stat_item`: NR_SHMEM.
     stat_shmem,
+    /// `enum node_stat_item`: NR_SHMEM_THPS, huge pages of shmem.
+    stat_shmem_huge,
+    /// `enum node_stat_item`: NR_FILE_THPS, huge pages of files.
+    stat_file_huge,
     /// `enum node_stat_item`: NR_PAGETABLE.
     stat_pagetable,
     /// `enum node_stat_item`: NR_SECONDARY_PAGETABLE.
@@ -130,7 +134,7 @@ kernel_offsets! {
     /// `enum memcg_stat_item`: MEMCG_PERCPU_B, in bytes.
     stat_percpu,
 }
-assert_layout!(KernelOffsets, size 212);
+assert_layout!(KernelOffsets, size 220);
 
 // SAFETY: repr(C) of u32 fields only: no padding, every bit pattern is valid.
 #[cfg(feature = "user")]

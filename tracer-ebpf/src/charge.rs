@@ -9,6 +9,7 @@ use crate::account::{Direction, account, account_bytes, watched};
 use crate::hooks::{Access, at_entry, at_return};
 use crate::kernel::{Folio, Pointer, cgroup_id, cgroup_id_typed, objcg_memcg_id, socket_memcg};
 use crate::maps::global;
+use crate::unplaced::{may_wait, remember};
 
 // kernel: int __mem_cgroup_charge(struct folio *, struct mm_struct *, gfp_t) (5.16 to 7.3), with struct page * on 5.15;
 // int mem_cgroup_charge(struct page *, struct mm_struct *, gfp_t) (5.8 to 5.14)
@@ -33,6 +34,9 @@ fn charged_folio<A: Access>(folio: Pointer, mm: Pointer, status: i32) -> Option<
     } else {
         Kind::Anon
     };
+    if kind == Kind::Anon && may_wait(folio) {
+        remember(folio);
+    }
     account(memcg, kind, Region::Unplaced, Direction::Charge, folio.bytes());
     Some(())
 }
@@ -50,6 +54,7 @@ fn swapped_in<A: Access>(folio: Pointer, status: i32) -> Option<()> {
     let folio = Folio(folio);
     let memcg = folio.owner()?.memcg;
     watched(memcg)?;
+    remember(folio);
     account(memcg, Kind::Anon, Region::Unplaced, Direction::Charge, folio.bytes());
     Some(())
 }

@@ -176,6 +176,12 @@ impl Folio {
         flags & (1 << (bit & 63)) != 0
     }
 
+    /// PG_head: several pages.
+    #[inline(always)]
+    pub fn is_huge(self) -> bool {
+        self.flag(offset!(pg_head))
+    }
+
     /// PG_swapbacked: anonymous or shmem.
     #[inline(always)]
     pub fn is_swapbacked(self) -> bool {

@@ -7,6 +7,7 @@ use crate::account::{reclassify, watched};
 use crate::hooks::{Access, at_entry};
 use crate::kernel::{Folio, Pointer, cgroup_id_typed, read};
 use crate::maps::{global, offset};
+use crate::unplaced::collapsed_into_file;
 
 // kernel: void lruvec_stat_mod_folio(struct folio *, enum node_stat_item, int) (7.x), __lruvec_stat_mod_folio (6.9 to
 // 6.18), void __mod_lruvec_page_state(struct page *, enum node_stat_item, int) (5.11 to 6.8)
@@ -20,6 +21,8 @@ fn pages_counted<A: Access>(folio: Pointer, item: u32, value: i32) -> Option<()>
         (Kind::SecondaryPagetable, global!(PAGE_SIZE))
     } else if item == offset!(stat_kernel_stack) {
         (Kind::KernelStack, 1024)
+    } else if item == offset!(stat_shmem_huge) || item == offset!(stat_file_huge) {
+        return collapsed_into_file(Folio(folio));
     } else {
         return None;
     };

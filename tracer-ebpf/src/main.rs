@@ -21,6 +21,7 @@ mod place;
 mod reclaim;
 mod thread;
 mod uncharge;
+mod unplaced;
 
 #[cfg(not(test))]
 #[panic_handler]

@@ -56,6 +56,10 @@ pub static FILE_PAGES: LruHashMap<[u64; 3], u64> = LruHashMap::with_max_entries(
 #[map]
 pub static FAULTS: HashMap<u32, FaultState> = HashMap::with_max_entries(8192, 0);
 
+/// Folios that were charged as anonymous memory and wait for their place, by address.
+#[map]
+pub static UNPLACED: LruHashMap<u64, u8> = LruHashMap::with_max_entries(16_384, 0);
+
 /// Threads that are reclaiming, by thread id.
 #[map]
 pub static RECLAIMS: HashMap<u32, ReclaimStart> = HashMap::with_max_entries(4096, 0);

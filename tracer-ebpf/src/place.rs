@@ -6,6 +6,7 @@ use crate::account::{Direction, account, place, watched};
 use crate::hooks::{Access, Probed, at_entry, at_return};
 use crate::kernel::{Folio, Pointer};
 use crate::maps::{FILE_PAGES, GUEST_FILES, GUEST_RANGES, count_loss, global, offset};
+use crate::unplaced::{forget, may_wait};
 
 /// The region of an anonymous page at a user address of a process.
 #[inline(always)]
@@ -33,6 +34,9 @@ fn placed_anon<A: Access>(folio: Pointer, vma: Pointer, address: u64) -> Option<
     let folio = Folio(folio);
     let memcg = folio.owner()?.memcg;
     watched(memcg)?;
+    if may_wait(folio) {
+        forget(folio);
+    }
     place(memcg, Kind::Anon, mapped_region::<A>(vma, address), folio.bytes());
     Some(())
 }
@@ -51,7 +55,7 @@ fn placed_hugetlb_anon<A: Access>(folio: Pointer, vma: Pointer, address: u64) ->
 
 /// The region of an address in a mapping.
 #[inline(always)]
-fn mapped_region<A: Access>(vma: Pointer, address: u64) -> Region {
+pub fn mapped_region<A: Access>(vma: Pointer, address: u64) -> Region {
     let mm: Pointer = A::get(vma, offset!(vma_mm));
     let owner: Pointer = A::get(mm, offset!(mm_owner));
     let tgid: u32 = A::get(owner, offset!(task_tgid));
@@ -60,7 +64,7 @@ fn mapped_region<A: Access>(vma: Pointer, address: u64) -> Region {
 
 /// The file behind a mapping.
 #[inline(always)]
-fn file_of<A: Access>(mapping: Pointer) -> FileKey {
+pub fn file_of<A: Access>(mapping: Pointer) -> FileKey {
     let inode: Pointer = A::get(mapping, offset!(mapping_host));
     let superblock: Pointer = A::get(inode, offset!(inode_sb));
     FileKey {
@@ -71,7 +75,7 @@ fn file_of<A: Access>(mapping: Pointer) -> FileKey {
 }
 
 #[inline(always)]
-fn file_region(file: &FileKey) -> Region {
+pub fn file_region(file: &FileKey) -> Region {
     // SAFETY: one byte, never changed once there.
     if unsafe { GUEST_FILES.get(file) }.is_some() {
         Region::Guest
@@ -109,6 +113,7 @@ fn placed_shmem<A: Access>(folio: Pointer, mapping: Pointer, expected: u64, stat
     let region = file_region(&file_of::<A>(mapping));
     if expected != 0 {
         // It takes the place of a swap entry: see `swapped_in`.
+        forget(folio);
         account(memcg, Kind::Anon, Region::Unplaced, Direction::Uncharge, folio.bytes());
         account(memcg, Kind::Shmem, region, Direction::Charge, folio.bytes());
     } else {

@@ -8,6 +8,7 @@ use crate::hooks::{Access, at_entry};
 use crate::kernel::{Folio, Pointer, cgroup_id, cgroup_id_typed, socket_memcg};
 use crate::maps::global;
 use crate::place::address_region;
+use crate::unplaced::{forget, may_wait};
 
 // kernel: void uncharge_folio(struct folio *, struct uncharge_gather *) (5.19 to 7.3), before it
 // uncharge_page(struct page *, struct uncharge_gather *) (5.3 to 5.15)
@@ -34,6 +35,9 @@ pub fn user_kind(folio: Folio, qemu_tgid: u32) -> (Kind, Region) {
         (Kind::Hugetlb, Region::Overhead)
     } else if folio.is_anon() {
         (Kind::Anon, address_region(qemu_tgid, folio.address()))
+    } else if may_wait(folio) && forget(folio) {
+        // Read ahead from swap and not needed, or a collapse that was given up.
+        (Kind::Anon, Region::Unplaced)
     } else if folio.is_swapbacked() {
         // Guest RAM in a file left its region when it left the page cache: see `unplace_shmem`.
         (Kind::Shmem, Region::Overhead)

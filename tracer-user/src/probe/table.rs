@@ -194,6 +194,17 @@ pub const PROBES: &[Probe] = &[
         ],
     ),
     Probe::optional(
+        "place_swapped_in",
+        Group::Functions,
+        "memory that is swapped in keeps no region",
+        candidates![
+            Candidate::entry("place_swapped_in", "page_add_anon_rmap", &[PAGE, VMA, ULONG, "rmap_t"]),
+            Candidate::entry("place_swapped_in", "do_page_add_anon_rmap", &[PAGE, VMA, ULONG, "int"]),
+            Candidate::nothing("place_anon sees memory that is swapped in too")
+                .without(&["page_add_anon_rmap", "do_page_add_anon_rmap"]),
+        ],
+    ),
+    Probe::optional(
         "place_shmem",
         Group::Functions,
         "guest RAM in memfds is not told from other shared memory",
