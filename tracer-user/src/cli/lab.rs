@@ -37,7 +37,7 @@ pub struct Args {
     /// How the real QEMU opens its disk
     #[arg(long, value_enum, default_value_t, requires = "real")]
     cache: Cache,
-    /// What counts the charges
+    /// Count charges with this backend alone
     #[arg(long, value_enum, default_value_t)]
     backend: BackendChoice,
     /// Keep the recording, the report and the truth in this folder
@@ -73,7 +73,6 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         keep: args.keep.clone(),
         json: args.json,
         real: args.real.then_some((args.accel, args.cache)),
-        tracer: args.backend,
-        trace: !args.no_trace,
+        trace: (!args.no_trace).then_some(args.backend),
     })
 }

@@ -45,10 +45,8 @@ pub struct Options {
     pub json: bool,
     /// A real QEMU instead of a stand-in, run how.
     pub real: Option<(Accel, Cache)>,
-    /// What counts the charges.
-    pub tracer: BackendChoice,
-    /// Trace it, too.
-    pub trace: bool,
+    /// Trace it, too, and what counts the charges then.
+    pub trace: Option<BackendChoice>,
 }
 
 /// What the lab itself knows about a run.
@@ -126,7 +124,7 @@ fn play(options: &Options, plan: &Plan, hierarchy: &Hierarchy, setting: &Setting
     let file = setting.folder.join(RECORDING);
     let recorder = options
         .trace
-        .then(|| Recorder::start(&tree.relative(), &file, options.tracer))
+        .map(|backend| Recorder::start(&tree.relative(), &file, backend))
         .transpose()
         .map_err(with_status)?;
     let before = (tree.kernel_memory(), stage.guest_resident());

@@ -8,6 +8,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use clap::ValueEnum as _;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -70,7 +71,7 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Starts recording a cgroup (its path below the memory controller's root) and waits until every probe is
+    /// Starts recording a cgroup (its path below the memory controller's root) with this backend, and waits until every probe is
     /// attached.
     ///
     /// # Errors
@@ -79,10 +80,10 @@ impl Recorder {
         let mut target = OsString::from("cgroup:/");
         target.push(cgroup);
         let mut command = headroom("record").map_err(run("record"))?;
-        command
-            .arg(target)
-            .args(["--backend", backend.as_str(), "--until-oom", "-o"]);
-        command.arg(file);
+        command.arg(target).args(["--until-oom", "-o"]).arg(file);
+        if let Some(backend) = backend.to_possible_value() {
+            command.args(["--backend", backend.get_name()]);
+        }
         command
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -44,17 +44,6 @@ pub enum BackendChoice {
 }
 
 impl BackendChoice {
-    /// Its name on the command line.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Auto => "auto",
-            Self::Fentry => Backend::Fentry.as_str(),
-            Self::Kprobe => Backend::Kprobe.as_str(),
-            Self::Tracepoint => Backend::Tracepoint.as_str(),
-        }
-    }
-
     /// The groups of probes to try for the accounting, in order.
     #[must_use]
     pub const fn accounting(self) -> &'static [Group] {
