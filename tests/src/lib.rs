@@ -1,7 +1,8 @@
 //! A test vocabulary for headroom: memory cgroups of one's own, the built program and its recordings, scenarios of
-//! the lab with readable differences.
+//! the lab with readable differences, workloads whose bytes are conserved.
 
 pub mod browser;
+pub mod conserve;
 pub mod disk;
 pub mod lab;
 pub mod memcg;

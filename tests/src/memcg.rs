@@ -68,6 +68,57 @@ impl Memcg {
         format!("cgroup:/{}", self.name)
     }
 
+    /// Makes a group below this one, and lets it have the memory controller. This one can then hold no processes on v2.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn child(&self, name: &str) -> Result<Self> {
+        let path = self.path.join(name);
+        if self.is_v2() {
+            self.write("cgroup.subtree_control", "+memory")?;
+        }
+        fs::create_dir(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        Ok(Self {
+            path,
+            name: format!("{}/{name}", self.name),
+            usage: self.usage,
+        })
+    }
+
+    /// Whether the memory controller is of version 2.
+    #[must_use]
+    pub fn is_v2(&self) -> bool {
+        self.usage == ROOTS[1].1
+    }
+
+    /// Writes a file of the group.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn write(&self, file: &str, value: &str) -> Result<()> {
+        let path = self.path.join(file);
+        fs::write(&path, value).with_context(|| format!("cannot write '{value}' to {}", path.display()))
+    }
+
+    /// Reads a file of the group.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn read(&self, file: &str) -> Result<String> {
+        let path = self.path.join(file);
+        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
+    }
+
+    /// A count of a file such as memory.events; 0 where this kernel does not count it.
+    ///
+    /// # Errors
+    /// When there is no such file.
+    pub fn count(&self, file: &str, name: &str) -> Result<u64> {
+        let text = self.read(file)?;
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        Ok(value.map_or(Ok(0), |value| value.trim().parse())?)
+    }
+
     /// The group's folder.
     #[must_use]
     pub fn path(&self) -> &Path {

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -67,6 +67,25 @@ impl Worker {
             bail!("the worker is gone");
         }
         Ok(line.trim_end().to_owned())
+    }
+
+    /// The next line that it prints; `None` when it has ended.
+    ///
+    /// # Errors
+    /// When it prints no text.
+    pub fn next_line(&mut self) -> Result<Option<String>> {
+        let mut line = String::new();
+        let length = self.stdout.read_line(&mut line)?;
+        Ok((length > 0).then(|| line.trim_end().to_owned()))
+    }
+
+    /// Waits for its own end.
+    ///
+    /// # Errors
+    /// When it cannot be waited for.
+    pub fn wait(&mut self) -> Result<ExitStatus> {
+        self.stdin = None;
+        Ok(self.child.wait()?)
     }
 
     /// The two numbers of its next line.

@@ -25,6 +25,12 @@ impl Binaries {
         self.folder.join("headroom")
     }
 
+    /// The program whose workloads conserve every byte (crate headroom-tests).
+    #[must_use]
+    pub fn workload(&self) -> PathBuf {
+        self.folder.join("workload")
+    }
+
     /// The init process of VMs.
     #[must_use]
     pub fn vm_init(&self) -> PathBuf {

@@ -3,6 +3,7 @@
 //! [`setup`] installs what a build or a VM needs, [`build`] makes the binaries, [`vm`] boots a kernel around them.
 
 pub mod build;
+pub mod matrix;
 pub mod paths;
 pub mod process;
 pub mod setup;

@@ -28,6 +28,8 @@ enum Command {
     Vm(cli::vm::Vm),
     /// Reproduce the OOM kill of a VM pod and show who ate the headroom.
     Lab(cli::lab::Lab),
+    /// Run everything on every kernel and backend, and write docs/kernels.md.
+    Matrix(cli::matrix::Matrix),
     /// Write the README's accuracy table from real runs. Needs root.
     Accuracy(cli::accuracy::Accuracy),
 }
@@ -51,6 +53,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Test(test) => test.run()?,
         Command::Vm(vm) => return vm.run(),
         Command::Lab(lab) => return lab.run(),
+        Command::Matrix(matrix) => matrix.run()?,
         Command::Accuracy(accuracy) => accuracy.run()?,
     }
     Ok(ExitCode::SUCCESS)

@@ -2,6 +2,7 @@
 
 pub mod accuracy;
 pub mod lab;
+pub mod matrix;
 pub mod setup;
 pub mod test;
 pub mod vm;

@@ -4,14 +4,18 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
+use xtask::build::binaries;
+use xtask::vm::suite::{CYCLES, Cell, STAND_INS, WORKLOADS};
 use xtask::vm::{Cgroup, DEFAULT_KERNEL, Status, Vm as Machine, VmRun};
 
-/// Boot a kernel in an emulated machine and run a command in it.
+/// Boot a kernel in an emulated machine and run a test or a command in it.
 ///
-/// The machine holds headroom (at /bin/headroom) and what you add. Files that the command leaves in /results are
-/// brought back. Example: cargo xtask vm -- /bin/headroom doctor
+/// TEST is a workload (docs/kernels.md lists them) or a scenario of `headroom lab`. For a command, the machine holds
+/// headroom (at /bin/headroom) and what you add. Files that it leaves in /results are brought back.
+/// Examples: cargo xtask vm --kernel 6.1 --backend kprobe swap
+///           cargo xtask vm -- /bin/headroom doctor
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub struct Vm {
@@ -21,11 +25,23 @@ pub struct Vm {
     /// The version of memory cgroups.
     #[arg(long, value_enum, default_value = "v2")]
     cgroup: CgroupVersion,
+    /// What counts the charges in a TEST: fentry, kprobe, tracepoint, or the first that works.
+    #[arg(long, default_value = "auto")]
+    backend: String,
     /// Bring KVM and this host's qemu-system-x86_64 into the machine.
     #[arg(long)]
     real: bool,
+    /// Bring a disk with ext4 at /var/tmp.
+    #[arg(long)]
+    disk: bool,
+    /// Split memory and CPUs into this many NUMA nodes.
+    #[arg(long, default_value_t = 1)]
+    numa: u32,
+    /// Load a module of the kernel's package, such as drivers/block/loop.
+    #[arg(long, value_name = "PATH")]
+    module: Vec<String>,
     /// Seconds until the machine is given up.
-    #[arg(long, default_value_t = 120)]
+    #[arg(long, default_value_t = 300)]
     timeout: u64,
     /// The machine's memory in MiB.
     #[arg(long)]
@@ -36,8 +52,11 @@ pub struct Vm {
     /// Bring a file of this host.
     #[arg(long, value_name = "HOST:VM")]
     file: Vec<String>,
+    /// A workload, or a scenario of the lab.
+    #[arg(required_unless_present = "command", conflicts_with = "command")]
+    test: Option<String>,
     /// The command and its arguments.
-    #[arg(last = true, required = true)]
+    #[arg(last = true)]
     command: Vec<String>,
 }
 
@@ -50,16 +69,11 @@ enum CgroupVersion {
 
 impl Vm {
     pub fn run(self) -> Result<ExitCode> {
-        let mut vm = Machine::new("command")
-            .kernel(&self.kernel)
-            .cgroup(match self.cgroup {
-                CgroupVersion::V1 => Cgroup::V1,
-                CgroupVersion::V2 => Cgroup::V2,
-            })
-            .real(self.real)
-            .timeout(Duration::from_secs(self.timeout))
-            .echo(true)
-            .command(self.command);
+        let timeout = Duration::from_secs(self.timeout);
+        let mut vm = self.machine()?.timeout(timeout).echo(true);
+        for module in &self.module {
+            vm = vm.module(module);
+        }
         if let Some(mib) = self.memory {
             vm = vm.memory_mib(mib);
         }
@@ -73,6 +87,37 @@ impl Vm {
             vm = vm.file(host, guest);
         }
         finish(&vm.boot()?)
+    }
+}
+
+impl Vm {
+    /// The machine of a test, or one for a command.
+    fn machine(&self) -> Result<Machine> {
+        let cgroup = match self.cgroup {
+            CgroupVersion::V1 => Cgroup::V1,
+            CgroupVersion::V2 => Cgroup::V2,
+        };
+        let Some(test) = &self.test else {
+            let vm = Machine::new("command").kernel(&self.kernel).cgroup(cgroup);
+            // A real QEMU has a disk anyway.
+            let vm = if self.real { vm.real(true) } else { vm.disk(self.disk) };
+            return Ok(vm.numa_nodes(self.numa).command(self.command.iter().cloned()));
+        };
+        let cell = Cell::new(&self.kernel, cgroup, &self.backend);
+        if test == CYCLES || WORKLOADS.contains(&test.as_str()) {
+            return Ok(cell.workloads("test", &binaries()?, &[test]));
+        }
+        if STAND_INS.iter().any(|words| words[0] == test) {
+            let words = if self.real {
+                vec![test.as_str(), "--real"]
+            } else {
+                vec![test.as_str()]
+            };
+            return Ok(cell.lab("test", &[&words]));
+        }
+        let scenarios = STAND_INS.iter().map(|words| words[0]);
+        let known: Vec<&str> = WORKLOADS.into_iter().chain([CYCLES]).chain(scenarios).collect();
+        bail!("there is no test {test}; there is {}", known.join(", "))
     }
 }
 

@@ -21,13 +21,24 @@ pub(super) struct Machine<'a> {
     pub kernel: &'a Kernel,
     pub memory_mib: u32,
     pub initramfs: PathBuf,
+    pub numa_nodes: u32,
     pub scratch_disk: bool,
+    pub cpus_in_turn: bool,
 }
 
 /// The running emulator; killed when dropped.
 pub(super) struct Running(Child);
 
 impl Machine<'_> {
+    /// Two emulating threads race where one CPU patches code that the other runs.
+    const fn accelerator(&self) -> &'static str {
+        if self.cpus_in_turn {
+            "tcg,thread=single"
+        } else {
+            "tcg,thread=multi"
+        }
+    }
+
     /// What the kernel prints.
     pub fn console(&self) -> PathBuf {
         self.folder.join("console.log")
@@ -59,20 +70,21 @@ impl Machine<'_> {
             // Never the host's KVM: emulation is the same everywhere, and its CPU offers SVM to the kernel inside.
             .args([
                 "-accel",
-                "tcg,thread=multi",
+                self.accelerator(),
                 "-machine",
                 "pc",
                 "-cpu",
                 "max",
                 "-smp",
-                "2",
+                &CPUS.to_string(),
             ])
             .args(["-m", &format!("{}M", self.memory_mib)])
+            .args(numa(self.memory_mib, self.numa_nodes))
             .arg("-kernel")
             .arg(&self.kernel.image)
             .arg("-initrd")
             .arg(&self.initramfs)
-            .args(["-append", "console=ttyS0 panic=-1 loglevel=4 rdinit=/init"])
+            .args(["-append", "console=ttyS0 panic=-1 loglevel=5 rdinit=/init"])
             .args(["-serial", &format!("file:{}", self.console().display())])
             .args(["-serial", &format!("file:{}", self.messages().display())])
             .args(["-drive", &drive(&results)])
@@ -110,6 +122,29 @@ impl Drop for Running {
     }
 }
 
+/// CPUs of the machine.
+const CPUS: u32 = 2;
+
+/// Splits memory and CPUs evenly.
+fn numa(memory_mib: u32, nodes: u32) -> Vec<String> {
+    if nodes < 2 {
+        return Vec::new();
+    }
+    let mut arguments = Vec::new();
+    for node in 0..nodes {
+        let mib = memory_mib / nodes + if node == 0 { memory_mib % nodes } else { 0 };
+        let cpus = (0..CPUS).filter(|cpu| cpu % nodes == node);
+        let cpus: String = cpus.map(|cpu| format!(",cpus={cpu}")).collect();
+        arguments.extend([
+            "-object".to_owned(),
+            format!("memory-backend-ram,id=node{node},size={mib}M"),
+            "-numa".to_owned(),
+            format!("node,nodeid={node},memdev=node{node}{cpus}"),
+        ]);
+    }
+    arguments
+}
+
 fn drive(image: &Path) -> String {
     // Losing an image of this run to a power cut is no loss, so the host need not sync.
     let image = image.display().to_string().replace(',', ",,");
@@ -120,4 +155,23 @@ fn sparse(path: &Path) -> Result<()> {
     File::create(path)
         .and_then(|file| file.set_len(DISK_BYTES))
         .with_context(|| format!("cannot make {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_share_memory_and_cpus() {
+        assert!(numa(1024, 1).is_empty());
+        let words = numa(1025, 2).join(" ");
+        for part in [
+            "id=node0,size=513M",
+            "id=node1,size=512M",
+            "nodeid=0,memdev=node0,cpus=0",
+            "nodeid=1,memdev=node1,cpus=1",
+        ] {
+            assert!(words.contains(part), "{part} in {words}");
+        }
+    }
 }

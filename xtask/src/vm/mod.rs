@@ -12,22 +12,25 @@
 //! ```
 //!
 //! The machine is emulated (QEMU's TCG), so it runs anywhere; its CPU offers SVM, so that the kernel in it can load
-//! its own KVM. Whatever a command puts into `/results` is brought back. One VM runs at a time, whoever asks.
+//! its own KVM. Whatever a command puts into `/results` is brought back. Two VMs run side by side; a third waits for its turn, whoever asks.
 
 pub mod initramfs;
 pub mod program;
 pub mod protocol;
 pub mod real_qemu;
 pub mod results;
+pub mod suite;
 
 mod machine;
 mod run;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::setup::Kernel;
@@ -67,6 +70,10 @@ pub struct Vm {
     kernel: String,
     cgroup: Cgroup,
     real: bool,
+    disk: bool,
+    numa_nodes: u32,
+    cpus_in_turn: bool,
+    modules: Vec<String>,
     memory_mib: Option<u32>,
     timeout: Duration,
     echo: bool,
@@ -85,6 +92,10 @@ impl Vm {
             kernel: DEFAULT_KERNEL.to_owned(),
             cgroup: Cgroup::default(),
             real: false,
+            disk: false,
+            numa_nodes: 1,
+            cpus_in_turn: false,
+            modules: Vec::new(),
             memory_mib: None,
             timeout: Duration::from_secs(120),
             echo: false,
@@ -116,9 +127,41 @@ impl Vm {
         if !real {
             return self;
         }
-        // The KVM in there is the VM's own: the lab may use it. Its disk has to be on a real file system, or what the
-        // guest writes would be shmem.
-        self.env("HEADROOM_LAB_KVM", "1").env("TMPDIR", protocol::SCRATCH)
+        // The KVM in there is the VM's own: the lab may use it.
+        self.disk(true).env("HEADROOM_LAB_KVM", "1")
+    }
+
+    /// Brings a disk with ext4 at `/var/tmp`, which a VM with a real QEMU has anyway.
+    #[must_use]
+    pub fn disk(mut self, disk: bool) -> Self {
+        self.disk = disk;
+        if !disk {
+            return self;
+        }
+        // What is written has to be on a real file system, or it would be shmem.
+        self.env("TMPDIR", protocol::SCRATCH)
+    }
+
+    /// Splits memory and CPUs into this many NUMA nodes, between which pages can be migrated.
+    #[must_use]
+    pub fn numa_nodes(mut self, nodes: u32) -> Self {
+        self.numa_nodes = nodes.max(1);
+        self
+    }
+
+    /// Emulates the CPUs in turn, by one thread. Slower; but where kernel text is patched over and over, two threads
+    /// come to execute a breakpoint that is long gone from memory, and the kernel, rightly, calls that an oops.
+    #[must_use]
+    pub fn cpus_in_turn(mut self, in_turn: bool) -> Self {
+        self.cpus_in_turn = in_turn;
+        self
+    }
+
+    /// Loads a module of the kernel's package, such as `drivers/block/loop`, where the kernel has it as one.
+    #[must_use]
+    pub fn module(mut self, path: &str) -> Self {
+        self.modules.push(path.to_owned());
+        self
     }
 
     /// Gives the VM this much memory; by default 1 GiB, and 2 GiB with a real QEMU inside.
@@ -186,7 +229,8 @@ impl Vm {
         }
         let binaries = build::binaries()?;
         let folder = paths::target().join("vm").join(&self.name);
-        let _one_at_a_time = lock(&folder)?;
+        let _running = slot(&folder)?;
+        empty(&folder)?;
         let initramfs = folder.join("initramfs.cpio");
         self.pack(&kernel, &binaries, &initramfs)?;
         let machine = machine::Machine {
@@ -194,7 +238,9 @@ impl Vm {
             kernel: &kernel,
             memory_mib: self.memory_mib.unwrap_or(if self.real { 2048 } else { 1024 }),
             initramfs,
-            scratch_disk: self.real,
+            numa_nodes: self.numa_nodes,
+            cpus_in_turn: self.cpus_in_turn,
+            scratch_disk: self.disk,
         };
         run::run(&machine, self.commands, self.timeout, self.echo)
             .with_context(|| format!("VM {} ({}; see {})", self.name, kernel.release, folder.display()))
@@ -212,6 +258,7 @@ impl Vm {
             pack_at_same_path(&mut initramfs, &program::with_libraries(program)?)?;
         }
         let mut modules = DISK_MODULES.to_vec();
+        modules.extend(self.modules.iter().map(String::as_str));
         if self.real {
             pack_at_same_path(&mut initramfs, &real_qemu::files()?)?;
             modules.extend(KVM_MODULES);
@@ -219,7 +266,7 @@ impl Vm {
         let mut plan = Plan {
             cgroup: self.cgroup,
             modules: Vec::new(),
-            scratch_disk: self.real,
+            scratch_disk: self.disk,
             environment: self.environment.clone(),
             commands: self.commands.clone(),
         };
@@ -247,19 +294,50 @@ fn pack_at_same_path<'a>(initramfs: &mut Initramfs, files: impl IntoIterator<Ite
     Ok(())
 }
 
-/// Waits until no other VM runs: side by side they would only take each other's time, and miss their deadlines. Then
-/// empties `folder`.
-fn lock(folder: &Path) -> Result<Flock<File>> {
+/// How many VMs run side by side. Most of a VM's time goes into waiting, so that two of them do not miss their deadlines
+/// on two CPUs; more would only take each other's time.
+const SIDE_BY_SIDE: usize = 2;
+
+/// Waits for its turn: until fewer than [`SIDE_BY_SIDE`] VMs run, whoever booted them, and none in `folder`.
+fn slot(folder: &Path) -> Result<(Flock<File>, Flock<File>)> {
     let parent = folder.parent().context("target/vm has a parent")?;
     fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
-    let path = parent.join(".lock");
-    let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
-    let lock = Flock::lock(file, FlockArg::LockExclusive)
-        .map_err(|(_, error)| error)
-        .with_context(|| format!("cannot lock {}", path.display()))?;
+    let name = folder
+        .file_name()
+        .and_then(|name| name.to_str())
+        .context("a VM has a name")?;
+    let own =
+        lock(&parent.join(format!(".{name}.lock")), FlockArg::LockExclusive)?.context("a lock that waits is got")?;
+    loop {
+        for number in 0..SIDE_BY_SIDE {
+            if let Some(slot) = lock(
+                &parent.join(format!(".slot{number}.lock")),
+                FlockArg::LockExclusiveNonblock,
+            )? {
+                return Ok((own, slot));
+            }
+        }
+        sleep(TURN);
+    }
+}
+
+/// How often a VM that waits looks for its turn.
+const TURN: Duration = Duration::from_millis(200);
+
+/// Takes a lock; `None` where another has it and `how` is not to wait.
+fn lock(path: &Path, how: FlockArg) -> Result<Option<Flock<File>>> {
+    let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
+    match Flock::lock(file, how) {
+        Ok(lock) => Ok(Some(lock)),
+        Err((_, Errno::EWOULDBLOCK)) => Ok(None),
+        Err((_, errno)) => Err(errno).with_context(|| format!("cannot lock {}", path.display())),
+    }
+}
+
+/// Makes `folder`, empty.
+fn empty(folder: &Path) -> Result<()> {
     if folder.exists() {
         fs::remove_dir_all(folder).with_context(|| format!("cannot empty {}", folder.display()))?;
     }
-    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    Ok(lock)
+    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))
 }

@@ -1,0 +1,230 @@
+//! Attaching and detaching again and again under load: nothing may be left behind, and no byte be lost of a thread that
+//! lives across. And a recorder that is killed leaves nothing attached.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::process::Command;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use headroom::probe::{BackendChoice, Options, Tracer};
+use headroom_tests::conserve::{Check, Document, Phase};
+use headroom_tests::{Memcg, Recorder, Worker};
+use nix::errno::Errno;
+use nix::sys::signal::Signal;
+use tracer_common::{Kind, OVERFLOW_TID, Region, Watched};
+
+use crate::memory::{MIB, Pages};
+use crate::stage::signed;
+
+/// What the thread that lives across touches while it is traced.
+const PULSE: usize = MIB;
+/// The kernel takes its time to free what nobody holds any more.
+const FREED: Duration = Duration::from_secs(30);
+
+/// What the processes of this test do.
+pub fn act(name: &str) -> Result<()> {
+    let pages = Pages::small(8 * MIB)?;
+    crate::stage::begin()?;
+    match name {
+        "pulse" => loop {
+            pages.give_back(0..PULSE)?;
+            crate::stage::standstill("given back", &[])?;
+            pages.touch(0..PULSE);
+            crate::stage::standstill("touched", &[])?;
+        },
+        _ => loop {
+            pages.touch(0..8 * MIB);
+            pages.give_back(0..8 * MIB)?;
+        },
+    }
+}
+
+/// Objects of BPF that there are in the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Objects {
+    programs: u64,
+    maps: u64,
+    links: u64,
+}
+
+impl Objects {
+    fn count() -> Result<Self> {
+        // kernel: enum bpf_cmd, BPF_PROG_GET_NEXT_ID, BPF_MAP_GET_NEXT_ID, BPF_LINK_GET_NEXT_ID (5.8 to 7.3)
+        Ok(Self {
+            programs: ids(11)?,
+            maps: ids(12)?,
+            links: ids(31)?,
+        })
+    }
+
+    /// What there is once the kernel has freed what nobody holds any more.
+    fn settled() -> Result<Self> {
+        let mut last = Self::count()?;
+        let mut since = Instant::now();
+        while since.elapsed() < Duration::from_secs(2) {
+            sleep(Duration::from_millis(100));
+            let now = Self::count()?;
+            if now != last {
+                (last, since) = (now, Instant::now());
+            }
+        }
+        Ok(last)
+    }
+
+    /// Waits until there are no more objects than these.
+    fn back_to(self) -> Result<Self> {
+        let deadline = Instant::now() + FREED;
+        loop {
+            let now = Self::count()?;
+            if now == self || Instant::now() > deadline {
+                return Ok(now);
+            }
+            sleep(Duration::from_millis(100));
+        }
+    }
+}
+
+/// Counts the objects that a command of bpf(2) walks.
+fn ids(command: libc::c_long) -> Result<u64> {
+    let mut count = 0;
+    // kernel: union bpf_attr, start_id, next_id, open_flags
+    let mut attribute = [0_u32; 3];
+    loop {
+        // SAFETY: the attribute is as long as told, and outlives the call.
+        let result = unsafe { libc::syscall(libc::SYS_bpf, command, attribute.as_mut_ptr(), size_of_val(&attribute)) };
+        match Errno::result(result) {
+            Ok(_) => count += 1,
+            Err(Errno::ENOENT) => return Ok(count),
+            Err(error) => return Err(error).context("cannot walk the kernel's BPF objects"),
+        }
+        attribute[0] = attribute[1];
+    }
+}
+
+fn descriptors() -> io::Result<u64> {
+    Ok(fs::read_dir("/proc/self/fd")?.count() as u64)
+}
+
+fn choice(backend: &str) -> Result<BackendChoice> {
+    clap::ValueEnum::from_str(backend, false).map_err(|error: String| anyhow::anyhow!(error))
+}
+
+/// Attaches and detaches this many times.
+pub fn check(count: usize, backend: &str) -> Result<Document> {
+    let options = Options {
+        backend: choice(backend)?,
+        ..Options::default()
+    };
+    let group = Memcg::create()?;
+    let start = |name: &str| -> Result<Worker> {
+        let mut worker = Worker::of(Command::new(env::current_exe()?).args(["act", name]), &group)?;
+        worker.go()?;
+        Ok(worker)
+    };
+    let mut pulse = start("pulse")?;
+    expect(&mut pulse, "given back")?;
+    let _load = [start("load")?, start("load")?];
+    let id = group.id()?;
+    // What is made once and kept is no leak.
+    drop(Tracer::attach(Path::new("/"), options)?);
+    let (objects, open) = (Objects::settled()?, descriptors()?);
+    let mut document = Document {
+        workload: "cycles".to_owned(),
+        kernel: nix::sys::utsname::uname()?.release().to_string_lossy().into_owned(),
+        cgroup: if group.is_v2() { "v2" } else { "v1" }.to_owned(),
+        backend: backend.to_owned(),
+        phases: vec![Phase::default()],
+        ..Document::default()
+    };
+    let mut off = BTreeMap::new();
+    for _ in 0..count {
+        let mut tracer = Tracer::attach(Path::new("/"), options)?;
+        document.backend = tracer.backend().as_str().to_owned();
+        tracer.watch(id, Watched { qemu_tgid: 0, pod: 0 })?;
+        pulse.go()?;
+        expect(&mut pulse, "touched")?;
+        tracer.detach();
+        let charged = charged_to(&tracer, pulse.pid());
+        if charged != signed(PULSE as u64) {
+            *off.entry(charged).or_insert(0) += 1;
+        }
+        ensure!(lost(&tracer) == 0, "bytes found no account");
+        drop(tracer);
+        pulse.go()?;
+        expect(&mut pulse, "given back")?;
+    }
+    let left = objects.back_to()?;
+    for (what, before, after) in [
+        ("programs", objects.programs, left.programs),
+        ("maps", objects.maps, left.maps),
+        ("links", objects.links, left.links),
+        ("descriptors", open, descriptors()?),
+    ] {
+        let name = format!("{what} after {count} times");
+        document
+            .checks
+            .push(Check::bytes(name, signed(before), signed(after), 0));
+    }
+    document.checks.push(Check {
+        name: format!("bytes of the thread that lives across, {count} times"),
+        expected: PULSE.to_string(),
+        got: if off.is_empty() {
+            PULSE.to_string()
+        } else {
+            format!("{off:?}")
+        },
+        ok: off.is_empty(),
+    });
+    killed(&group, backend, objects, &mut document)?;
+    document.ok = document.checks.iter().all(|check| check.ok);
+    Ok(document)
+}
+
+/// A recorder that is killed leaves nothing attached.
+fn killed(group: &Memcg, backend: &str, objects: Objects, document: &mut Document) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("killed.jsonl.zst");
+    let mut recorder = Recorder::start(&group.target(), file, &["--backend", backend])?;
+    let attached = Objects::count()?;
+    ensure!(
+        attached.programs > objects.programs,
+        "nothing was attached: {attached:?}"
+    );
+    recorder.signal(Signal::SIGKILL)?;
+    ensure!(recorder.wait()?.code().is_none(), "it was to be killed");
+    let left = objects.back_to()?;
+    document.checks.push(Check {
+        name: "left by a recorder that was killed".to_owned(),
+        expected: format!("{objects:?}"),
+        got: format!("{left:?}"),
+        ok: left == objects,
+    });
+    Ok(())
+}
+
+fn expect(worker: &mut Worker, phase: &str) -> Result<()> {
+    let line = worker.line()?;
+    if line != phase {
+        bail!("'{line}' instead of '{phase}'");
+    }
+    Ok(())
+}
+
+/// Anonymous memory that a thread was charged, its placement not counted twice.
+fn charged_to(tracer: &Tracer, tid: u32) -> i64 {
+    let accounts = tracer
+        .accounts()
+        .filter(|(key, _)| key.tid == tid && key.kind == Kind::Anon as u8 && key.region != Region::Unplaced as u8);
+    accounts.map(|(_, totals)| signed(totals.charged)).sum()
+}
+
+/// Bytes that went to nobody's account.
+fn lost(tracer: &Tracer) -> u64 {
+    let overflow = tracer.accounts().filter(|(key, _)| key.tid == OVERFLOW_TID);
+    overflow.map(|(_, totals)| totals.charged).sum()
+}

@@ -1,0 +1,273 @@
+//! A workload in a memcg of its own, under `headroom record`, compared at each standstill.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+
+use anyhow::{Context as _, Result, ensure};
+use headroom::recording::State;
+use headroom::recording::event::{Body, Event};
+use headroom_tests::conserve::settle::{cpus, settle, stat_is_off_by};
+use headroom_tests::conserve::{Check, Document, Figures, Phase, Sums};
+use headroom_tests::recording::{charge_sums, events, footer, footer_sums};
+use headroom_tests::{Memcg, Recorder, Worker};
+use tracer_common::Kind;
+
+use crate::memory::{MIB, PAGE};
+use crate::work::{self, Workload};
+
+/// What the kernel may hold charged in advance, per CPU. kernel: MEMCG_CHARGE_BATCH (64 from 5.16 on, 32 before)
+const STOCK: u64 = 64 * PAGE as u64;
+/// What the actor's program itself needs: its stack, heap and data.
+const PROGRAM: u64 = MIB as u64;
+
+/// Where a workload is played.
+pub struct Stage {
+    /// What is recorded.
+    pub group: Memcg,
+    /// Groups below it, where a workload wants some. The actor runs in the first one.
+    pub below: Vec<Memcg>,
+    /// A folder on a disk.
+    pub folder: PathBuf,
+    /// Its process id, once it runs.
+    pub actor: u32,
+    recording: PathBuf,
+    backend: String,
+    document: Document,
+}
+
+/// Says `ready`, and waits for the word to begin: the actor's side of the stage.
+pub fn begin() -> Result<()> {
+    say("ready")
+}
+
+/// Tells what the actor holds now, in bytes by kind, and waits until that has been compared.
+pub fn standstill(name: &str, truth: &[(&str, usize)]) -> Result<()> {
+    let truth: Vec<String> = truth.iter().map(|(kind, bytes)| format!(" {kind}={bytes}")).collect();
+    say(&format!("{name}{}", truth.concat()))
+}
+
+fn say(line: &str) -> Result<()> {
+    println!("{line}");
+    io::stdout().flush().context("nobody listens")?;
+    let mut word = String::new();
+    ensure!(io::stdin().read_line(&mut word)? > 0, "nobody leads");
+    Ok(())
+}
+
+/// Plays a workload.
+pub fn play(name: &str, backend: &str) -> Result<Document> {
+    let mut workload = work::find(name)?;
+    let folder = tempfile::tempdir()?;
+    let recordings = tempfile::tempdir_in("/run")?;
+    let mut stage = Stage {
+        group: Memcg::create()?,
+        below: Vec::new(),
+        folder: folder.path().to_owned(),
+        actor: 0,
+        recording: recordings.path().join("workload.jsonl.zst"),
+        backend: String::new(),
+        document: Document {
+            workload: name.to_owned(),
+            kernel: nix::sys::utsname::uname()?.release().to_string_lossy().into_owned(),
+            backend: backend.to_owned(),
+            ..Document::default()
+        },
+    };
+    stage.document.cgroup = if stage.group.is_v2() { "v2" } else { "v1" }.to_owned();
+    if let Some(reason) = workload.prepare(&mut stage)? {
+        stage.document.not_here = Some(reason);
+        stage.document.ok = true;
+        return Ok(stage.document);
+    }
+    let mut recorder = Recorder::start(&stage.group.target(), &stage.recording, &["--backend", backend])?;
+    let status = stage.lead(workload.as_mut(), name)?;
+    workload.ended(&mut stage, status)?;
+    recorder.interrupt()?;
+    stage.finish(workload.as_ref())
+}
+
+impl Stage {
+    /// Leads the actor through its standstills to its end.
+    fn lead(&mut self, workload: &mut dyn Workload, name: &str) -> Result<ExitStatus> {
+        let mut command = Command::new(env::current_exe()?);
+        command.args(["act", name]).current_dir(&self.folder);
+        let mut worker = Worker::of(&mut command, self.below.first().unwrap_or(&self.group))?;
+        self.actor = worker.pid();
+        worker.go()?;
+        while let Some(line) = worker.next_line()? {
+            let (phase, truth) = told(&line)?;
+            self.compare(&phase, &truth)?;
+            workload.after(self, &phase)?;
+            worker.go()?;
+        }
+        let status = worker.wait()?;
+        self.compare("ended", &BTreeMap::new())?;
+        Ok(status)
+    }
+
+    /// Waits for a standstill, and compares.
+    pub fn compare(&mut self, phase: &str, truth: &BTreeMap<String, u64>) -> Result<()> {
+        let below: Vec<&Memcg> = self.below.iter().collect();
+        let figures = settle(&self.group, &below)?;
+        let (events, _) = events(&self.recording)?;
+        if self.backend.is_empty() {
+            self.backend = backend(&events)?;
+        }
+        let sums = Sums::of(&events);
+        self.check_figures(phase, &figures, &sums)?;
+        self.check_truth(phase, truth, &sums)?;
+        self.document.phases.push(Phase {
+            name: phase.to_owned(),
+            recorded: sums.net.iter().map(|(kind, net)| (kind.to_string(), *net)).collect(),
+            kernel: figures
+                .kinds
+                .iter()
+                .map(|(kind, bytes)| ((*kind).to_owned(), *bytes))
+                .chain([("usage".to_owned(), figures.usage)])
+                .collect(),
+            truth: truth.clone(),
+        });
+        Ok(())
+    }
+
+    /// Compares the recording with the kernel's own figures.
+    fn check_figures(&mut self, phase: &str, figures: &Figures, sums: &Sums) -> Result<()> {
+        let off = signed(stat_is_off_by(&self.group)?);
+        let stock = signed(STOCK * cpus()?);
+        // A page that is only in the swap cache is charged, but counts as neither anonymous nor shared any more.
+        let swap_cache = signed(figures.kinds.get("swap_cache").copied().unwrap_or(0));
+        for (name, kind) in [("anon", Kind::Anon), ("file", Kind::File), ("shmem", Kind::Shmem)] {
+            let expected = signed(figures.kinds.get(name).copied().unwrap_or(0));
+            let mut check = Check::bytes(format!("{phase}: {name}"), expected, sums.of_kind(kind), off);
+            let over = sums.of_kind(kind) - expected;
+            if kind != Kind::File && swap_cache > 0 && (-off..=swap_cache + off).contains(&over) {
+                check.expected = format!("{expected} and of {swap_cache} in the swap cache what is not mapped");
+                check.ok = true;
+            }
+            self.check(check);
+            if self.backend != "tracepoint" {
+                let unplaced = sums.unplaced.get(&kind).copied().unwrap_or(0);
+                let mut check = Check::bytes(format!("{phase}: {name} without a place"), 0, unplaced, 0);
+                if kind == Kind::Anon && swap_cache > 0 && (0..=swap_cache).contains(&unplaced) {
+                    check.expected = format!("up to {swap_cache} that was read ahead");
+                    check.ok = true;
+                }
+                self.check(check);
+            }
+        }
+        let sock = sums.of_kind(Kind::Sock);
+        if let Some(expected) = figures.kinds.get("sock") {
+            self.check(Check::bytes(format!("{phase}: sock"), signed(*expected), sock, stock));
+        }
+        if let Some(expected) = figures.kinds.get("kernel") {
+            self.check(Check::bytes(
+                format!("{phase}: kernel"),
+                signed(*expected),
+                sums.kernel(),
+                stock,
+            ));
+        }
+        // v1 counts socket buffers apart.
+        let counted = if self.group.is_v2() {
+            sums.all()
+        } else {
+            sums.all() - sock
+        };
+        self.check(Check::bytes(
+            format!("{phase}: usage"),
+            signed(figures.usage),
+            counted,
+            2 * stock,
+        ));
+        Ok(())
+    }
+
+    /// Compares the recording with what the actor says. What its program needs itself is anonymous.
+    fn check_truth(&mut self, phase: &str, truth: &BTreeMap<String, u64>, sums: &Sums) -> Result<()> {
+        for (name, bytes) in truth {
+            let kind = Kind::from_name(name).with_context(|| format!("the actor tells of {name}"))?;
+            let spare = signed(if kind == Kind::Anon { PROGRAM } else { 0 });
+            let (expected, got) = (signed(*bytes), sums.of_kind(kind));
+            self.check(Check {
+                name: format!("{phase}: {name} by the actor"),
+                expected: format!("{expected} and up to {spare} of its own"),
+                got: format!("{got} ({:+})", got - expected),
+                ok: (expected..=expected + spare).contains(&got),
+            });
+        }
+        Ok(())
+    }
+
+    /// Adds a finding.
+    pub fn check(&mut self, check: Check) {
+        self.document.checks.push(check);
+    }
+
+    /// What has been recorded so far.
+    pub fn events(&self) -> Result<Vec<Event>> {
+        Ok(events(&self.recording)?.0)
+    }
+
+    /// What the kernel counts apart, as told by the last standstill.
+    pub fn last(&self) -> Option<&Phase> {
+        self.document.phases.last()
+    }
+
+    /// Looks at the whole recording.
+    fn finish(mut self, workload: &dyn Workload) -> Result<Document> {
+        let (events, state) = events(&self.recording)?;
+        ensure!(state == State::Complete, "the recording is {state:?}");
+        let footer = footer(&events)?;
+        let records = charge_sums(&events);
+        self.check(Check {
+            name: "records equal the maps".to_owned(),
+            expected: "yes".to_owned(),
+            got: if records == footer_sums(footer) { "yes" } else { "no" }.to_owned(),
+            ok: records == footer_sums(footer),
+        });
+        let lost = i64::try_from(footer.loss.lost_bytes)?;
+        self.check(Check::bytes("lost".to_owned(), 0, lost, 0));
+        workload.finish(&mut self, &events)?;
+        self.document.backend = self.backend;
+        self.document.ok = self.document.checks.iter().all(|check| check.ok);
+        Ok(self.document)
+    }
+}
+
+/// A standstill's line: its name, and words of `kind=bytes`.
+fn told(line: &str) -> Result<(String, BTreeMap<String, u64>)> {
+    let (numbers, name): (Vec<&str>, Vec<&str>) = line.split_whitespace().partition(|word| word.contains('='));
+    let truth = numbers.into_iter().map(|word| {
+        let (kind, bytes) = word.split_once('=').with_context(|| format!("no truth: {word}"))?;
+        Ok((kind.to_owned(), bytes.parse()?))
+    });
+    Ok((name.join(" "), truth.collect::<Result<_>>()?))
+}
+
+/// What counts the charges, by the recording's header.
+pub fn backend(events: &[Event]) -> Result<String> {
+    let header = events.iter().find_map(|event| match &event.body {
+        Body::Header(header) => Some(header),
+        _ => None,
+    });
+    let backends = &header.context("the recording has no header")?.backends;
+    let counts = ["uncharge_folio", "lruvec_stat"]
+        .iter()
+        .find_map(|probe| backends.get(*probe));
+    let word = counts.and_then(|text| text.split(' ').next());
+    word.map(str::to_owned)
+        .with_context(|| format!("nothing counts: {backends:?}"))
+}
+
+pub fn signed(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+/// Writes a file of the kernel.
+pub fn set(path: impl AsRef<Path>, value: &str) -> Result<()> {
+    let path = path.as_ref();
+    std::fs::write(path, value).with_context(|| format!("cannot write '{value}' to {}", path.display()))
+}

@@ -1,0 +1,70 @@
+//! Huge pages of hugetlbfs, where the kernel charges them to the memory controller.
+
+use std::process::ExitStatus;
+
+use anyhow::{Result, ensure};
+use headroom_tests::conserve::Check;
+use nix::mount::{MsFlags, mount};
+use nix::sys::mman::MapFlags;
+
+use super::Workload;
+use crate::memory::{HUGE, MIB, Pages};
+use crate::stage::{Stage, set, signed, standstill};
+
+const SIZE: usize = 16 * MIB;
+const POOL: &str = "/proc/sys/vm/nr_hugepages";
+
+/// Faulted in and given back.
+pub struct Hugetlb;
+
+impl Workload for Hugetlb {
+    fn act(&self) -> Result<()> {
+        let pages = Pages::anonymous(SIZE, MapFlags::MAP_PRIVATE | MapFlags::MAP_HUGETLB)?;
+        pages.touch(0..SIZE);
+        standstill("held", &[("hugetlb", SIZE)])?;
+        pages.give_back(0..SIZE / 2)?;
+        standstill("half given back", &[("hugetlb", SIZE / 2)])
+    }
+
+    fn prepare(&mut self, stage: &mut Stage) -> Result<Option<String>> {
+        if !stage.group.is_v2() {
+            return Ok(Some("v1 never charges hugetlb to memory".to_owned()));
+        }
+        let remounted = mount(
+            None::<&str>,
+            "/sys/fs/cgroup",
+            None::<&str>,
+            MsFlags::MS_REMOUNT,
+            Some("memory_hugetlb_accounting"),
+        );
+        if remounted.is_err() {
+            return Ok(Some("this kernel has no memory_hugetlb_accounting".to_owned()));
+        }
+        set(POOL, &(2 * SIZE / HUGE).to_string())?;
+        Ok(None)
+    }
+
+    fn after(&mut self, stage: &mut Stage, phase: &str) -> Result<()> {
+        // 6.12 charges them, but its memory.stat does not show them: usage does.
+        let Some(last) = stage.last() else { return Ok(()) };
+        let Some(counted) = last.kernel.get("hugetlb").copied() else {
+            return Ok(());
+        };
+        let got = last.recorded.get("hugetlb").copied().unwrap_or(0);
+        stage.check(Check::bytes(format!("{phase}: hugetlb"), signed(counted), got, 0));
+        Ok(())
+    }
+
+    fn ended(&mut self, _stage: &mut Stage, status: ExitStatus) -> Result<()> {
+        set(POOL, "0")?;
+        mount(
+            None::<&str>,
+            "/sys/fs/cgroup",
+            None::<&str>,
+            MsFlags::MS_REMOUNT,
+            None::<&str>,
+        )?;
+        ensure!(status.success(), "the actor failed: {status}");
+        Ok(())
+    }
+}

@@ -1,0 +1,114 @@
+//! Pages that move: from one NUMA node to another and back, and together.
+
+use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
+use std::path::Path;
+use std::ptr;
+
+use anyhow::{Context as _, Result, ensure};
+use nix::errno::Errno;
+use nix::sys::memfd::{MFdFlags, memfd_create};
+
+use super::Workload;
+use crate::memory::{MIB, PAGE, Pages};
+use crate::stage::{Stage, set, standstill};
+
+/// All kinds of user pages: small and huge anonymous ones, shared ones, page cache.
+pub struct Migrate;
+
+impl Workload for Migrate {
+    fn act(&self) -> Result<()> {
+        let small = Pages::small(16 * MIB)?;
+        small.touch(0..16 * MIB);
+        let huge = Pages::huge(8 * MIB)?;
+        huge.touch(0..8 * MIB);
+        let memfd = fs::File::from(memfd_create("workload", MFdFlags::MFD_CLOEXEC)?);
+        memfd.set_len(8 * MIB as u64)?;
+        let shared = Pages::shared(&memfd, 8 * MIB)?;
+        shared.touch(0..8 * MIB);
+        let file = OpenOptions::new()
+            .create_new(true)
+            .read(true)
+            .write(true)
+            .open("mapped")?;
+        file.set_len(8 * MIB as u64)?;
+        let cached = Pages::shared(&file, 8 * MIB)?;
+        cached.touch(0..8 * MIB);
+        file.sync_all()?;
+        let truth = [("anon", 24 * MIB), ("shmem", 8 * MIB)];
+        standstill("held", &truth)?;
+        for (from, to) in [(0, 1), (1, 0), (0, 1)] {
+            migrate(from, to)?;
+            for (what, pages, length) in [
+                ("small", &small, 16 * MIB),
+                ("huge", &huge, 8 * MIB),
+                ("shared", &shared, 8 * MIB),
+                ("cached", &cached, 8 * MIB),
+            ] {
+                let there = on_node(pages, length, to)?;
+                // Single pages may be in use elsewhere for a moment.
+                ensure!(
+                    there * 10 > length / PAGE * 9,
+                    "{what}: only {there} pages went to node {to}"
+                );
+            }
+            standstill(&format!("moved to node {to}"), &truth)?;
+        }
+        Ok(())
+    }
+
+    fn prepare(&mut self, _stage: &mut Stage) -> Result<Option<String>> {
+        let second = Path::new("/sys/devices/system/node/node1");
+        ensure!(second.exists(), "boot a machine with two NUMA nodes");
+        Ok(None)
+    }
+
+    fn after(&mut self, stage: &mut Stage, phase: &str) -> Result<()> {
+        if phase != "held" {
+            return Ok(());
+        }
+        set("/proc/sys/vm/compact_memory", "1")?;
+        stage.compare("compacted", &BTreeMap::new())
+    }
+}
+
+/// Moves this process's pages from one node to another.
+fn migrate(from: i32, to: i32) -> Result<()> {
+    let (from, to): (libc::c_ulong, libc::c_ulong) = (1 << from, 1 << to);
+    // SAFETY: both masks have the bits that the count says, and outlive the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_migrate_pages,
+            0,
+            libc::c_ulong::BITS,
+            &raw const from,
+            &raw const to,
+        )
+    };
+    let failed = Errno::result(result).context("cannot migrate")?;
+    eprintln!("workload: migrated, {failed} pages did not move");
+    Ok(())
+}
+
+/// How many of the pages are on a node.
+fn on_node(pages: &Pages, length: usize, node: i32) -> Result<usize> {
+    let addresses: Vec<*const libc::c_void> = (0..length)
+        .step_by(PAGE)
+        .map(|offset| ptr::with_exposed_provenance(pages.address() + offset))
+        .collect();
+    let mut status = vec![-1_i32; addresses.len()];
+    // SAFETY: without nodes the kernel only asks where the pages are; both arrays have as many elements as are told.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_move_pages,
+            0,
+            addresses.len(),
+            addresses.as_ptr(),
+            ptr::null::<i32>(),
+            status.as_mut_ptr(),
+            0,
+        )
+    };
+    Errno::result(result).context("cannot ask where pages are")?;
+    Ok(status.iter().filter(|of| **of == node).count())
+}
