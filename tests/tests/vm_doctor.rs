@@ -24,6 +24,7 @@ const NEWEST: &[(&str, Option<&str>)] = &[
     ("uncharge_other_objects", Some("obj_cgroup_uncharge")),
     ("uncharge_socket", Some("mem_cgroup_sk_uncharge")),
     ("place_anon", Some("folio_add_new_anon_rmap")),
+    ("place_swapped_in", None),
     ("place_shmem", Some("shmem_add_to_page_cache")),
     ("unplace_shmem", Some("filemap_remove_folio")),
     ("place_hugetlb", Some("hugetlb_add_to_page_cache")),
@@ -55,6 +56,7 @@ const ON_6_1: &[(&str, Option<&str>)] = &[
     ("place_hugetlb", None),
     ("place_hugetlb_anon", None),
     ("place_anon", Some("page_add_new_anon_rmap")),
+    ("place_swapped_in", Some("page_add_anon_rmap")),
     ("kind_of_pages", Some("__mod_lruvec_page_state")),
 ];
 
@@ -64,6 +66,7 @@ const ON_5_10: &[(&str, Option<&str>)] = &[
     ("charge_swapin", None),
     ("uncharge_folio", Some("uncharge_page")),
     ("uncharge_objects", Some("obj_cgroup_uncharge")),
+    ("place_swapped_in", Some("do_page_add_anon_rmap")),
     ("unplace_shmem", Some("delete_from_page_cache")),
     ("place_file", Some("__add_to_page_cache_locked")),
     ("kind_of_stack", Some("account_kernel_stack")),
