@@ -21,6 +21,9 @@ fn build() -> anyhow::Result<()> {
     // build-std is behind a nightly switch; the object is the only thing built with it.
     // SAFETY: as above.
     unsafe { env::set_var("RUSTC_BOOTSTRAP", "1") };
+    // aya-build turns each line that cargo writes into a warning: let only warnings and errors be written.
+    // SAFETY: as above.
+    unsafe { env::set_var("CARGO_TERM_QUIET", "true") };
     aya_build::build_ebpf(
         [aya_build::Package {
             name: "tracer-ebpf",
