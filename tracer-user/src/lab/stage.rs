@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{self, BufRead, BufReader, IsTerminal, Write};
+use std::ops::Range;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -15,7 +16,7 @@ use super::actor::PART;
 use super::cleanup::{self, Stopped};
 use super::plan::{Member, Plan, Program};
 use super::real::serial::Serial;
-use super::real::smaps;
+use super::real::{pagemap, smaps};
 use super::spawn;
 use super::tree::{Tree, TreeError};
 use super::truth::{Event, Truth};
@@ -190,10 +191,22 @@ impl<'a> Stage<'a> {
     /// Resident guest RAM of a real QEMU, bytes; `None` where a stand-in plays it, or it is gone.
     #[must_use]
     pub fn guest_resident(&self) -> Option<u64> {
-        let real = |actor: &&Actor| matches!(actor.member.program, Program::Real(_));
-        let qemu = self.actors.iter().find(real)?;
-        let text = std::fs::read_to_string(format!("/proc/{}/smaps", qemu.child.id())).ok()?;
+        let text = std::fs::read_to_string(format!("/proc/{}/smaps", self.real_qemu()?)).ok()?;
         Some(smaps::guest_resident(&text, self.plan.guest_ram)).filter(|resident| *resident > 0)
+    }
+
+    /// Which parts of a real QEMU's guest RAM are resident, as offsets into it; none where a stand-in plays it.
+    ///
+    /// # Errors
+    /// When the kernel does not tell.
+    pub fn guest_resident_parts(&self) -> io::Result<Vec<Range<u64>>> {
+        self.real_qemu()
+            .map_or_else(|| Ok(Vec::new()), |pid| pagemap::resident(pid, self.plan.guest_ram))
+    }
+
+    fn real_qemu(&self) -> Option<u32> {
+        let real = |actor: &&Actor| matches!(actor.member.program, Program::Real(_));
+        self.actors.iter().find(real).map(|actor| actor.child.id())
     }
 
     /// Waits for `expected` threads to say something. The processes that the kernel killed, if it did.

@@ -1,5 +1,6 @@
 //! A real QEMU in the pod, running the lab's own [payload].
 
+pub mod pagemap;
 pub mod payload;
 pub mod serial;
 pub mod smaps;
