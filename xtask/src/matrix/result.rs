@@ -12,6 +12,9 @@ use crate::paths;
 use crate::vm::VmRun;
 use crate::vm::suite::Cell;
 
+/// What an outcome is named after where a VM did not come to its end.
+pub const VM: &str = "the VM";
+
 /// The result of all runs on a cell, kept so that a later run of other cells does not lose it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct CellResult {
@@ -52,15 +55,15 @@ impl CellResult {
     pub fn new(cell: &Cell) -> Self {
         Self {
             kernel: cell.kernel.clone(),
-            cgroup: format!("{:?}", cell.cgroup).to_lowercase(),
+            cgroup: cell.cgroup.to_string(),
             backend: cell.backend.clone(),
             ..Self::default()
         }
     }
 
-    /// Takes in what a VM ran, or why it did not come to its end.
+    /// Takes in what a VM ran, or why it did not come to its end. What else was kept of the group stays.
     pub fn take(&mut self, group: &str, names: &[String], run: Result<VmRun>) {
-        let outcomes = match run {
+        let outcomes: Vec<Outcome> = match run {
             Ok(run) => {
                 self.release.clone_from(&run.release);
                 let outcomes = names.iter().zip(&run.commands);
@@ -68,12 +71,21 @@ impl CellResult {
                     .map(|(name, command)| Outcome::of(name, &command.stdout, &command.stderr()))
                     .collect()
             }
-            Err(error) => vec![Outcome::failed("the VM", &format!("{error:#}"))],
+            Err(error) => vec![Outcome::failed(VM, &format!("{error:#}"))],
         };
-        self.groups.insert(group.to_owned(), outcomes);
+        let kept = self.groups.entry(group.to_owned()).or_default();
+        kept.retain(|outcome| outcome.name != VM && !names.contains(&outcome.name));
+        kept.extend(outcomes);
     }
 
-    /// Keeps it.
+    /// Whether a run of a group came to its end and all that was compared agreed.
+    #[must_use]
+    pub fn agreed(&self, group: &str, name: &str) -> bool {
+        let mut outcomes = self.groups.get(group).into_iter().flatten();
+        outcomes.any(|outcome| outcome.name == name && outcome.ok)
+    }
+
+    /// Keeps it, whole or not at all.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -81,7 +93,10 @@ impl CellResult {
         let folder = folder();
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let path = folder.join(format!("{}-{}-{}.json", self.kernel, self.cgroup, self.backend));
-        fs::write(&path, serde_json::to_vec_pretty(self)?).with_context(|| format!("cannot write {}", path.display()))
+        let new = path.with_extension("new");
+        fs::write(&new, serde_json::to_vec_pretty(self)?)
+            .and_then(|()| fs::rename(&new, &path))
+            .with_context(|| format!("cannot write {}", path.display()))
     }
 
     /// What has been kept of a cell.
@@ -176,6 +191,8 @@ fn kernel_off(phase: &Value) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use anyhow::anyhow;
+
     use super::*;
 
     const DOCUMENT: &str = r#"{"checks": [{"name": "a", "expected": "1", "got": "1", "ok": true}], "ok": true,
@@ -188,6 +205,24 @@ mod tests {
         let outcome = Outcome::of("w", DOCUMENT.as_bytes(), "");
         assert!(outcome.ok, "{outcome:?}");
         assert_eq!((outcome.pages_off, outcome.kernel_off), (Some(4096), Some(3996)));
+    }
+
+    #[test]
+    fn only_what_agreed_need_not_run_again() {
+        let named = |name: &str, document: &str| Outcome::of(name, document.as_bytes(), "");
+        let mut cell = CellResult::default();
+        let runs = vec![named("a", DOCUMENT), named("b", "nothing"), named("c", DOCUMENT)];
+        cell.groups.insert("lab".to_owned(), runs);
+        let agreed = |cell: &CellResult| ["a", "b", "c"].map(|name| cell.agreed("lab", name));
+        assert_eq!(agreed(&cell), [true, false, true]);
+        assert!(!cell.agreed("real", "a"));
+        cell.take("lab", &["a".to_owned(), "b".to_owned()], Err(anyhow!("no verdict")));
+        assert_eq!(agreed(&cell), [false, false, true]);
+        assert!(
+            cell.groups["lab"]
+                .iter()
+                .any(|outcome| outcome.name == VM && !outcome.ok)
+        );
     }
 
     #[test]

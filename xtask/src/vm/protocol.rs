@@ -2,6 +2,7 @@
 //!
 //! A message is a line of JSON; after a [`Message::Output`] its bytes follow, as they are.
 
+use std::fmt;
 use std::io::{self, Write};
 
 use serde::{Deserialize, Serialize};
@@ -33,6 +34,15 @@ pub enum Cgroup {
     /// The unified hierarchy at `/sys/fs/cgroup`.
     #[default]
     V2,
+}
+
+impl fmt::Display for Cgroup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V1 => "v1",
+            Self::V2 => "v2",
+        })
+    }
 }
 
 /// What init has to do.

@@ -81,7 +81,7 @@ impl Cell {
 
     /// A VM for `what` on this cell, which has its own folder below `target/vm`.
     fn vm(&self, what: &str) -> Vm {
-        let name = format!("{what}-{}-{:?}-{}", self.kernel, self.cgroup, self.backend);
+        let name = format!("{what}-{}-{}-{}", self.kernel, self.cgroup, self.backend);
         Vm::new(&name.to_lowercase()).kernel(&self.kernel).cgroup(self.cgroup)
     }
 
