@@ -7,6 +7,7 @@ pub mod disk;
 pub mod lab;
 pub mod memcg;
 pub mod program;
+pub mod readers;
 pub mod recording;
 pub mod simulate;
 pub mod tmux;

@@ -25,6 +25,26 @@ pub fn terminal(text: &str) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
+/// JSON that means the same, without characters beyond those that JSON escapes anyway which a terminal obeys: DEL, C1
+/// controls, and direction marks. Outside of strings JSON has none of these.
+#[must_use]
+pub fn json(json: &str) -> Cow<'_, str> {
+    let acts = |c: char| matches!(c, '\u{7f}'..='\u{9f}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    if !json.contains(acts) {
+        return Cow::Borrowed(json);
+    }
+    let mut safe = String::with_capacity(json.len() + 16);
+    for c in json.chars() {
+        if acts(c) {
+            let result = write!(safe, "\\u{:04x}", u32::from(c));
+            debug_assert!(result.is_ok(), "writing to a String does not fail");
+        } else {
+            safe.push(c);
+        }
+    }
+    Cow::Owned(safe)
+}
+
 fn push_escape(out: &mut String, c: char) {
     let result = match c {
         '\n' => out.write_str("\\n"),
@@ -74,6 +94,15 @@ mod tests {
         assert_eq!(terminal("a\nb\r\t\\"), "a\\nb\\r\\t\\\\");
         assert_eq!(terminal("\u{9b}31m"), "\\x9b31m");
         assert_eq!(terminal("\u{202e}mvk"), "\\u{202e}mvk");
+    }
+
+    #[test]
+    fn json_means_the_same_and_acts_on_no_terminal() {
+        let text = "a\u{9b}31m\u{202e}b\u{7f}é";
+        let json = serde_json::to_string(text).unwrap();
+        let safe = super::json(&json);
+        assert_eq!(safe, r#""a\u009b31m\u202eb\u007fé""#);
+        assert_eq!(serde_json::from_str::<String>(&safe).unwrap(), text);
     }
 
     proptest! {

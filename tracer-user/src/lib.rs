@@ -2,11 +2,13 @@
 //!
 //! The data's way is one direction: [`probe`] (kernel records) and [`node`] (what runs here) meet in [`collect`],
 //! which turns them into the [events](recording::event) that the [`ledger`] adds up and the [`recording`] keeps. A
-//! recording read back gives the same events to the same ledger. [`report`] renders what the ledger found.
+//! recording read back gives the same events to the same ledger. [`report`] renders what the ledger found, [`export`] hands
+//! it to other tools.
 
 pub mod cli;
 pub mod collect;
 pub mod escape;
+pub mod export;
 pub mod incident;
 pub mod lab;
 pub mod ledger;

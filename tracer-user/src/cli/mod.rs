@@ -9,6 +9,7 @@ pub mod completions;
 pub mod doctor;
 pub mod exit;
 pub mod explain;
+pub mod export;
 pub mod lab;
 pub mod man;
 pub mod output;
@@ -39,6 +40,7 @@ enum Command {
     Completions(completions::Args),
     Doctor(doctor::Args),
     Explain(explain::Args),
+    Export(export::Args),
     Lab(lab::Args),
     #[command(hide = true)]
     Man(man::Args),
@@ -69,6 +71,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         }
         Command::Doctor(args) => doctor::run(args),
         Command::Explain(args) => explain::run(args),
+        Command::Export(args) => export::run(args),
         Command::Lab(args) => lab::run(args),
         Command::Man(args) => man::run(args),
         Command::Pods(args) => pods::run(args),

@@ -10,14 +10,24 @@ use crate::escape;
 /// Smaller files are read before a bar could be looked at, bytes.
 const LARGE: u64 = 1 << 20;
 
-/// A bar for reading a file from its beginning to its end. It shows on a terminal only, never under `--quiet`.
+/// A bar for reading files from their beginnings to their ends. It shows on a terminal only, never under `--quiet`.
 #[must_use]
-pub fn reading(path: &Path, file: &File) -> ProgressBar {
-    let length = file.metadata().map_or(0, |metadata| metadata.len());
+pub fn reading(files: &[(&Path, File)]) -> ProgressBar {
+    let lengths = files
+        .iter()
+        .map(|(_, file)| file.metadata().map_or(0, |metadata| metadata.len()));
+    let length = lengths.fold(0, u64::saturating_add);
     if length < LARGE || !log::log_enabled!(log::Level::Warn) {
         return ProgressBar::hidden();
     }
-    let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
+    let name = match files {
+        [(path, _)] => path
+            .file_name()
+            .unwrap_or(path.as_os_str())
+            .to_string_lossy()
+            .into_owned(),
+        files => format!("{} recordings", files.len()),
+    };
     // Hidden by itself where standard error is no terminal.
     let bar = ProgressBar::new(length).with_message(escape::terminal(&name).into_owned());
     match ProgressStyle::with_template(

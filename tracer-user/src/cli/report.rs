@@ -74,7 +74,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 /// Adds a recording up.
 fn read(path: &Path) -> anyhow::Result<Report> {
     let file = File::open(path).map_err(|error| not_read(path, &error.into()))?;
-    let progress = progress::reading(path, &file);
+    let files = [(path, file)];
+    let progress = progress::reading(&files);
+    let [(_, file)] = files;
     let mut reader = Reader::new(progress.wrap_read(file)).map_err(|error| not_read(path, &error))?;
     let mut replay = Replay::default();
     for event in &mut reader {

@@ -31,7 +31,8 @@ impl Entity {
     }
 
     /// Those that are too many to be told apart.
-    pub(super) fn others() -> Self {
+    #[must_use]
+    pub fn others() -> Self {
         Self::new(&Role::Other("others".to_owned()), "others")
     }
 

@@ -35,8 +35,10 @@ use crate::recording::event::{Body, Charge, Event, FileCache, Footer, Header, Lo
 const MAX_THREADS: usize = 16 << 10;
 
 /// Everything that events add up to.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Ledger {
+    /// Threads kept apart.
+    max_threads: usize,
     header: Header,
     pods: BTreeMap<u32, PodLedger>,
     threads: HashMap<ThreadKey, Thread>,
@@ -53,11 +55,36 @@ pub struct Ledger {
     last_t: u64,
 }
 
+impl Default for Ledger {
+    fn default() -> Self {
+        Self::with_threads_apart(MAX_THREADS)
+    }
+}
+
 impl Ledger {
     /// An empty ledger.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// An empty ledger that adds ended threads up by role as soon as there are more threads than this.
+    #[must_use]
+    pub fn with_threads_apart(max_threads: usize) -> Self {
+        Self {
+            max_threads,
+            header: Header::default(),
+            pods: BTreeMap::new(),
+            threads: HashMap::new(),
+            processes: HashMap::new(),
+            memcgs: HashMap::new(),
+            sums: BTreeMap::new(),
+            loss: Loss::default(),
+            loss_before: Loss::default(),
+            footer: None,
+            first_t: None,
+            last_t: 0,
+        }
     }
 
     /// Adds an event.
@@ -94,7 +121,7 @@ impl Ledger {
                 {
                     self.draw(sample.pod, t, sample.usage);
                 }
-                if self.threads.len() > MAX_THREADS {
+                if self.threads.len() > self.max_threads {
                     self.fold();
                 }
             }
@@ -163,9 +190,7 @@ impl Ledger {
     }
 
     fn oom(&mut self, t: u64, oom: &Oom) {
-        let of = |memcg: &u64| self.memcgs.get(memcg).map(|(pod, _)| *pod);
-        let pod = oom.pod.or_else(|| of(&oom.memcg)).or_else(|| of(&oom.oom_memcg));
-        let Some(number) = pod else { return };
+        let Some(number) = self.pod_of_oom(oom) else { return };
         let Some(pod) = self.pods.get_mut(&number) else { return };
         pod.oom(t, oom);
         if pod.ooms.len() == 1
@@ -203,6 +228,26 @@ impl Ledger {
     #[must_use]
     pub fn header(&self) -> &Header {
         &self.header
+    }
+
+    /// Number of the pod that a kill belongs to.
+    #[must_use]
+    pub fn pod_of_oom(&self, oom: &Oom) -> Option<u32> {
+        oom.pod
+            .or_else(|| self.pod_of_memcg(oom.memcg))
+            .or_else(|| self.pod_of_memcg(oom.oom_memcg))
+    }
+
+    /// Number of the pod that a watched memcg belongs to.
+    #[must_use]
+    pub fn pod_of_memcg(&self, memcg: u64) -> Option<u32> {
+        self.memcgs.get(&memcg).map(|(pod, _)| *pod)
+    }
+
+    /// The pod of this number.
+    #[must_use]
+    pub fn pod(&self, number: u32) -> Option<&PodLedger> {
+        self.pods.get(&number)
     }
 
     /// The pods, by their number.

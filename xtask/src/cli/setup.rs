@@ -5,7 +5,8 @@ use clap::Args;
 use xtask::setup;
 use xtask::vm::DEFAULT_KERNEL;
 
-/// Install what the build and the tests need: rust-src, bpf-linker, QEMU, a kernel, a browser, tmux.
+/// Install what the build and the tests need: rust-src, bpf-linker, QEMU, a kernel, a browser, tmux, readers of
+/// exports.
 #[derive(Debug, Args)]
 pub struct Setup {
     /// Fetch the newest kernel even if there is one.
@@ -22,6 +23,7 @@ impl Setup {
         setup::observers()?;
         let kernel = setup::vm(DEFAULT_KERNEL)?;
         setup::browser()?;
+        setup::readers()?;
         eprintln!("setup: all is there; VMs boot {}", kernel.release);
         Ok(())
     }

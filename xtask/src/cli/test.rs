@@ -38,6 +38,7 @@ impl Test {
         }
         setup::browser()?;
         setup::observers()?;
+        setup::readers()?;
         if !self.no_lint {
             lint()?;
         }

@@ -6,6 +6,7 @@ pub mod debian;
 pub mod kernel;
 pub mod mirror;
 pub mod observers;
+pub mod python;
 pub mod qemu;
 pub mod rust_src;
 pub mod rustc;
@@ -59,6 +60,15 @@ pub fn browser() -> Result<PathBuf> {
 pub fn observers() -> Result<()> {
     let _lock = lock()?;
     observers::tmux()
+}
+
+/// A Python with the readers that other projects have for what headroom exports.
+///
+/// # Errors
+/// In one line, with what to install by hand.
+pub fn readers() -> Result<PathBuf> {
+    let _lock = lock()?;
+    python::ensure()
 }
 
 /// Replaces the kernel of this line in the cache by the newest one.
