@@ -4,6 +4,7 @@
 pub mod browser;
 pub mod conserve;
 pub mod disk;
+pub mod format;
 pub mod lab;
 pub mod memcg;
 pub mod program;

@@ -1,8 +1,10 @@
 //! What a thread is for.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 /// What a thread (or a whole helper process) is for. Written as `vcpu 3`, `iothread iothread1`, `block-worker`,
@@ -94,6 +96,20 @@ impl From<String> for Role {
         match text.parse() {
             Ok(role) => role,
         }
+    }
+}
+
+impl JsonSchema for Role {
+    fn schema_name() -> Cow<'static, str> {
+        "Role".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "What a thread or helper process is for: `vcpu N`, `iothread NAME`, `block-worker`, `main-loop`, \
+                `migration`, `vnc`, `rcu`, `vhost`, `io_uring`, `kvm`, `kernel NAME`, `helper NAME` or `other NAME`.",
+            "type": "string"
+        })
     }
 }
 

@@ -5,16 +5,18 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tracer_common::{Kind, Region};
 
+use super::schema;
 use crate::role::Role;
 
 /// Name and major version of the recording format, in every header.
 pub const FORMAT: &str = "headroom.recording/1";
 
 /// Something that happened.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Event {
     /// When, CLOCK_BOOTTIME nanoseconds.
     pub t: u64,
@@ -24,7 +26,7 @@ pub struct Event {
 }
 
 /// What happened.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 #[expect(missing_docs, reason = "each variant is documented on its type")]
 pub enum Body {
@@ -43,13 +45,14 @@ pub enum Body {
     Footer(Footer),
     /// A type of a later version.
     #[serde(other)]
+    #[schemars(skip)]
     Unknown,
 }
 
 /// First event of every recording.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Header {
-    /// [`FORMAT`]
+    /// Name and major version of the format: `headroom.recording/1`.
     pub format: String,
     /// Version of headroom.
     pub version: String,
@@ -76,18 +79,19 @@ pub struct Header {
 
 /// What had been counted before this recording begins, where it begins later than the tracer: a flight recorder keeps
 /// the last minutes of a long run. Growth is counted from the first sample in any case; this ties the sums to the footer.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Baseline {
     /// When the tracer attached, CLOCK_BOOTTIME nanoseconds.
     pub attached: u64,
     /// Sums over all charge events that are no longer kept.
+    #[serde(deserialize_with = "names::known_totals")]
     pub totals: Vec<Total>,
     /// What had been lost.
     pub loss: Loss,
 }
 
 /// A VM pod (or libvirt machine) is watched, or something about it changed. The last one counts.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Pod {
     /// Number of the pod within the recording.
     pub pod: u32,
@@ -121,7 +125,7 @@ pub struct Pod {
 }
 
 /// What of a VM KubeVirt's budget depends on, as far as QEMU's command line says it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct VmShape {
     /// vCPUs at boot; 0 where it does not say.
@@ -137,7 +141,7 @@ pub struct VmShape {
 }
 
 /// A watched memcg of a pod.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Memcg {
     /// cgroup id.
     pub id: u64,
@@ -148,7 +152,7 @@ pub struct Memcg {
 }
 
 /// A process was seen, or changed.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Process {
     /// Process id.
     pub pid: u32,
@@ -177,7 +181,7 @@ pub struct Process {
 }
 
 /// A thread was seen, or changed its name.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Thread {
     /// Thread id.
     pub tid: u32,
@@ -200,7 +204,7 @@ pub struct Thread {
 /// (memcg, thread, kind, region).
 ///
 /// A page that is placed is `uncharged` from `unplaced` and `charged` to its region.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Charge {
     /// cgroup id.
     pub memcg: u64,
@@ -210,9 +214,11 @@ pub struct Charge {
     pub start_ns: u64,
     /// What kind of memory.
     #[serde(with = "names::kind")]
+    #[schemars(with = "schema::KindName")]
     pub kind: Kind,
     /// What it backs.
     #[serde(with = "names::region")]
+    #[schemars(with = "schema::RegionName")]
     pub region: Region,
     /// Bytes.
     pub charged: u64,
@@ -253,7 +259,7 @@ impl From<ChargeLine> for Event {
 }
 
 /// The kernel's own figures for a memcg: what the accounts are reconciled against.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Sample {
     /// cgroup id.
     pub memcg: u64,
@@ -268,6 +274,7 @@ pub struct Sample {
     /// memory.stat (hierarchical) by kind. `file` is without shmem; `kmem` is kernel memory that memory.stat does
     /// not show under a kind of its own.
     #[serde(with = "names::kind_map")]
+    #[schemars(with = "BTreeMap<schema::KindName, u64>")]
     pub stat: BTreeMap<Kind, u64>,
     /// Clean or dirty page cache that reclaim could take: inactive_file + active_file.
     pub reclaimable_file: u64,
@@ -282,7 +289,7 @@ pub struct Sample {
 }
 
 /// A thread spent time reclaiming before its charge.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Reclaim {
     /// cgroup id of the thread's memcg.
     pub memcg: u64,
@@ -299,7 +306,7 @@ pub struct Reclaim {
 }
 
 /// When a pod is expected to meet its limit, as things looked at this time. Told when it changes materially.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Forecast {
     /// Number of the pod.
     pub pod: u32,
@@ -317,7 +324,7 @@ pub struct Forecast {
 }
 
 /// Who blame is given to ahead of a kill: a role within QEMU, or any other process as a whole.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Driver {
     /// Its role.
     pub role: Role,
@@ -326,7 +333,7 @@ pub struct Driver {
 }
 
 /// The figures that a forecast rests on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Basis {
     /// Limit less usage, with the page cache that reclaim could take counted as free.
     pub available: i64,
@@ -341,7 +348,7 @@ pub struct Basis {
 }
 
 /// A threshold was passed, or is no longer.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Alert {
     /// Number of the pod.
     pub pod: u32,
@@ -386,7 +393,7 @@ impl AlertKind {
 }
 
 /// The kernel killed.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Oom {
     /// Number of the victim's pod.
     pub pod: Option<u32>,
@@ -414,7 +421,7 @@ pub struct Oom {
 }
 
 /// A thread or process in an OOM event.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct OomTask {
     /// Thread id (of the main thread for a victim).
     pub tid: u32,
@@ -427,7 +434,7 @@ pub struct OomTask {
 }
 
 /// What could not be kept, since the tracer attached.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Loss {
     /// Times the ring buffer was full: bytes were late, not lost.
     pub ring_full: u64,
@@ -468,10 +475,11 @@ impl Loss {
 }
 
 /// Last event of a complete recording.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Footer {
     /// Sums over all threads per (memcg, kind, region) since the tracer attached, read from the kernel's maps at the
     /// end: the reader's own sums, those of the baseline included, must equal them.
+    #[serde(deserialize_with = "names::known_totals")]
     pub totals: Vec<Total>,
     /// What was lost.
     pub loss: Loss,
@@ -483,15 +491,17 @@ pub struct Footer {
 }
 
 /// Sum of all accounts of a memcg, kind and region.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Total {
     /// cgroup id.
     pub memcg: u64,
     /// What kind of memory.
     #[serde(with = "names::kind")]
+    #[schemars(with = "schema::KindName")]
     pub kind: Kind,
     /// What it backs.
     #[serde(with = "names::region")]
+    #[schemars(with = "schema::RegionName")]
     pub region: Region,
     /// Bytes.
     pub charged: u64,
@@ -500,7 +510,7 @@ pub struct Total {
 }
 
 /// Page cache that a file brought into a memcg.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct FileCache {
     /// cgroup id.
     pub memcg: u64,
@@ -540,6 +550,22 @@ mod names {
     }
     by_name!(kind, tracer_common::Kind);
     by_name!(region, tracer_common::Region);
+
+    /// Totals of kinds and regions of a later version are left out: nothing is lost by it but a check.
+    pub fn known_totals<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<super::Total>, D::Error> {
+        #[derive(serde::Deserialize)]
+        #[serde(untagged)]
+        enum Known {
+            Total(super::Total),
+            Other(serde::de::IgnoredAny),
+        }
+        let totals = <Vec<Known> as serde::Deserialize>::deserialize(deserializer)?;
+        let known = totals.into_iter().filter_map(|total| match total {
+            Known::Total(total) => Some(total),
+            Known::Other(_) => None,
+        });
+        Ok(known.collect())
+    }
 
     pub mod kind_map {
         use std::collections::BTreeMap;

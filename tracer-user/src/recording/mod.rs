@@ -8,10 +8,12 @@ pub mod flight;
 mod frames;
 mod gather;
 mod reader;
+mod schema;
 mod writer;
 
 pub use frames::Damage;
 pub use reader::{ReadError, Reader, Skipped, State, Summary};
+pub use schema::{schema, written_schema};
 pub use writer::{Overwrite, Sink, WriteError, Writer};
 
 /// Longest line, bytes. A footer of hundreds of memcgs stays well below; a longer line is skipped and counted.

@@ -5,8 +5,8 @@ use clap::Args;
 use xtask::setup;
 use xtask::vm::DEFAULT_KERNEL;
 
-/// Install what the build and the tests need: rust-src, bpf-linker, QEMU, a kernel, a browser, tmux, readers of
-/// exports.
+/// Install what the build and the tests need: rust-src, bpf-linker, QEMU, a kernel, a browser, tmux, zstd, jq, readers
+/// of exports.
 #[derive(Debug, Args)]
 pub struct Setup {
     /// Fetch the newest kernel even if there is one.

@@ -53,13 +53,13 @@ pub fn browser() -> Result<PathBuf> {
     browser::program()
 }
 
-/// What tests look at headroom with: tmux.
+/// What tests look at headroom and its recordings with: tmux, zstd, jq.
 ///
 /// # Errors
 /// In one line, with what to install by hand.
 pub fn observers() -> Result<()> {
     let _lock = lock()?;
-    observers::tmux()
+    observers::ensure()
 }
 
 /// A Python with the readers that other projects have for what headroom exports.

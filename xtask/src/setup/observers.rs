@@ -4,15 +4,16 @@ use anyhow::Result;
 
 use super::tools::{self, Tool};
 
-const TMUX: [Tool; 1] = [Tool {
-    programs: &["tmux"],
-    package: "tmux",
-}];
+const fn tool(programs: &'static [&'static str], package: &'static str) -> Tool {
+    Tool { programs, package }
+}
 
-/// Installs tmux, in which tests see what `headroom top` draws.
+const OBSERVERS: [Tool; 3] = [tool(&["tmux"], "tmux"), tool(&["zstd"], "zstd"), tool(&["jq"], "jq")];
+
+/// Installs tmux, in which tests see what `headroom top` draws, and zstd and jq, with which they read recordings.
 ///
 /// # Errors
-/// Names the package to install by hand.
-pub fn tmux() -> Result<()> {
-    tools::ensure("the test of `headroom top`", &TMUX)
+/// Names the packages to install by hand.
+pub fn ensure() -> Result<()> {
+    tools::ensure("the tests of `headroom top` and of recordings", &OBSERVERS)
 }
