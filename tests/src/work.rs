@@ -24,7 +24,9 @@ pub struct Worker {
 impl Worker {
     /// Starts `storm` in `group`. `work` is what it is to do:
     /// - `storm THREADS SECONDS`: touch and give back anonymous pages as fast as can be, then print `PAGES NANOS`;
-    /// - `grow MIB_PER_SECOND`: take more and more, printing `BOOTTIME_NS BYTES` at each step.
+    /// - `grow MIB_PER_SECOND`: take more and more, printing `BOOTTIME_NS BYTES` at each step;
+    /// - `cache FILE MIB_PER_SECOND MIB TIMES`: write a file of so many MiB again and again, printing `BOOTTIME_NS BYTES`
+    ///   each time, when its page cache has been dropped. The last one's stays.
     ///
     /// # Errors
     /// When it cannot be started in the group.

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 use headroom::recording::Writer;
-use headroom::recording::event::{Body, Event};
+use headroom::recording::event::{Alert, AlertKind, Basis, Body, Driver, Event};
+use headroom::role::Role;
 use headroom_tests::{Browser, Run, Screen, recording};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -235,11 +236,11 @@ fn renamed(file: &Path, name: &str, out: &Path) -> Result<()> {
             Body::Pod(pod) => (pod.namespace, pod.vm, pod.cgroup) = (name.to_owned(), name.to_owned(), name.to_owned()),
             Body::Process(process) => {
                 (process.comm, process.name) = (name.to_owned(), name.to_owned());
-                process.role = headroom::role::Role::Helper(name.to_owned());
+                process.role = Role::Helper(name.to_owned());
             }
             Body::Thread(thread) => {
                 thread.comm = name.to_owned();
-                thread.role = headroom::role::Role::Other(name.to_owned());
+                thread.role = Role::Other(name.to_owned());
             }
             Body::Oom(oom) => {
                 (oom.victim.comm, oom.invoker.comm) = (name.to_owned(), name.to_owned());
@@ -249,14 +250,99 @@ fn renamed(file: &Path, name: &str, out: &Path) -> Result<()> {
             _ => {}
         }
     }
+    write(&events, out)
+}
+
+fn write(events: &[Event], out: &Path) -> Result<()> {
     let mut bytes = Vec::new();
     let mut writer = Writer::new(&mut bytes, "test")?;
-    for event in &events {
+    for event in events {
         writer.push(event)?;
     }
     writer.finish()?;
     drop(writer);
     fs::write(out, bytes).map_err(Into::into)
+}
+
+/// Pixels of the charts that have the colour of an alert.
+fn warned(browser: &mut Browser, chart: &str) -> Result<f64> {
+    browser.number(&format!(
+        "(() => {{ const c = document.querySelector('[data-chart={chart}] canvas');
+           const [r, g, b] = getComputedStyle(document.documentElement).getPropertyValue('--warn').trim()
+             .match(/[0-9a-f]{{2}}/g).map(part => parseInt(part, 16));
+           const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
+           let n = 0; for (let i = 0; i < d.length; i += 4) if (d[i] === r && d[i + 1] === g && d[i + 2] === b) n++;
+           return n; }})()"
+    ))
+}
+
+#[test]
+fn alerts_are_marked_in_the_timeline_and_listed() -> Result<()> {
+    let hostile = "</script><b>\u{1b}[31m";
+    let folder = tempfile::tempdir()?;
+    let (mut events, _) = recording::events(&fixture("memhold"))?;
+    let mut browser = Browser::start()?;
+    for with in [false, true] {
+        if with {
+            let mut samples = events
+                .iter()
+                .enumerate()
+                .filter_map(|(index, event)| match &event.body {
+                    Body::Sample(sample) => Some((index, event.t, sample.pod)),
+                    _ => None,
+                });
+            let (middle, at, pod) = samples.nth(6).context("seven samples")?;
+            let alert = |alert, raised| Alert {
+                pod,
+                alert,
+                raised,
+                threshold: 64 << 20,
+                value: Some(60 << 20),
+                driver: Some(Driver {
+                    role: Role::Helper(hostile.to_owned()),
+                    process: hostile.to_owned(),
+                }),
+                kill_at: None,
+                basis: Basis::default(),
+            };
+            let told = [
+                (AlertKind::Headroom, true),
+                (AlertKind::Rate, true),
+                (AlertKind::Headroom, false),
+            ];
+            let told = told.map(|(kind, raised)| Event {
+                t: at,
+                body: Body::Alert(alert(kind, raised)),
+            });
+            events.splice(middle + 1..=middle, told);
+        }
+        let file = folder.path().join("alerts.jsonl.zst");
+        write(&events, &file)?;
+        let (page, report) = render(&file, &folder)?;
+        browser.open(&page, Screen::DESKTOP)?;
+        browser.wait_for("document.querySelectorAll('canvas').length === 2")?;
+        let (marks, rows) = (
+            warned(&mut browser, "memory")?,
+            browser.number("document.querySelectorAll('table.alerts tbody tr').length")?,
+        );
+        let listed = report["pods"][0]["alerts"].as_array().context("a list")?.len();
+        ensure!(
+            (rows - listed as f64).abs() < 0.5 && (listed == 3) == with,
+            "{rows} rows"
+        );
+        // A line over the height of the chart, 300 pixels, and more.
+        ensure!(if with { marks > 300.0 } else { marks < 20.0 }, "{marks} pixels");
+        ensure!(warned(&mut browser, "overhead")? < 20.0);
+    }
+    ensure!(legend(&mut browser, "memory", "alerts")?.is_empty());
+    let text = browser.text("document.querySelector('table.alerts tbody').textContent")?;
+    ensure!(
+        text.contains("over: less than 64.0 MiB of headroom") && text.contains("</script><b>\\x1b[31m"),
+        "{text}"
+    );
+    browser.screenshot(&picture("alerts.png"))?;
+    ensure!(browser.complaints()?.is_empty(), "{:?}", browser.complaints());
+    Ok(())
 }
 
 #[test]

@@ -12,6 +12,7 @@ pub mod export;
 pub mod incident;
 pub mod lab;
 pub mod ledger;
+pub mod lookout;
 pub mod node;
 pub mod oomlog;
 pub mod probe;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 
+use crate::cli::say::Stderr;
 use crate::escape::terminal;
 use crate::recording::event::{Body, Event};
 use crate::units::Bytes;
@@ -32,12 +33,7 @@ impl StatusLine {
     pub fn event(&mut self, event: &Event) {
         match &event.body {
             Body::Pod(pod) => {
-                let label = if pod.namespace.is_empty() {
-                    pod.vm.clone()
-                } else {
-                    format!("{}/{}", pod.namespace, pod.vm)
-                };
-                self.labels.insert(pod.pod, (pod.memcg, label));
+                self.labels.insert(pod.pod, (pod.memcg, pod.label()));
             }
             Body::Charge(_) => self.charges += 1,
             Body::Sample(sample) => {
@@ -69,9 +65,8 @@ impl StatusLine {
 
     fn show(&mut self, line: &str) {
         if self.terminal {
-            let mut stderr = std::io::stderr().lock();
-            // A terminal that went away is no reason to stop recording.
-            let _ = write!(stderr, "\r\x1b[2K{line}").and_then(|()| stderr.flush());
+            // A terminal that was stopped or went away is no reason to wait or stop.
+            let _ = Stderr.write_all(format!("\r\x1b[2K{line}").as_bytes());
             self.shown = true;
         }
     }
@@ -79,7 +74,7 @@ impl StatusLine {
     /// Takes the line away.
     pub fn clear(&mut self) {
         if self.shown {
-            let _ = write!(std::io::stderr(), "\r\x1b[2K");
+            let _ = Stderr.write_all(b"\r\x1b[2K");
             self.shown = false;
         }
     }

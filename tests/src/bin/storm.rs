@@ -1,7 +1,9 @@
 //! Allocates in the memcg that it was started in, as fast or as slowly as a test wants it.
 
+use std::fs::File;
 use std::io::{self, Write as _};
 use std::num::NonZeroUsize;
+use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, sleep};
@@ -11,6 +13,7 @@ use std::{env, ffi::CString};
 use anyhow::{Context as _, Result, bail, ensure};
 use headroom::probe::boot_ns;
 use headroom_tests::work::{COMM, WORK};
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous};
 use nix::sys::prctl::set_name;
 
@@ -34,6 +37,7 @@ fn main() -> Result<()> {
     match words.as_slice() {
         ["storm", threads, seconds] => storm(threads.parse()?, Duration::from_secs(seconds.parse()?))?,
         ["grow", rate] => grow(rate.parse()?)?,
+        ["cache", file, rate, most, teeth] => cache(file.as_ref(), rate.parse()?, most.parse()?, teeth.parse()?)?,
         _ => bail!("unknown work: {work}"),
     }
     // What was allocated stays until the test has looked at it.
@@ -113,6 +117,27 @@ fn batches(pages: &AtomicU64, deadline: Instant) -> Result<()> {
     // A quarter stays, so that there is growth to be found at the end.
     touch(memory, 0, BATCH / 4);
     pages.fetch_add((BATCH / 4 / PAGE) as u64, Ordering::Relaxed);
+    Ok(())
+}
+
+/// Writes a file of `most` MiB again and again. Its page cache is dropped each time, but for the last.
+fn cache(file: &Path, mib_per_second: u64, most: u64, teeth: usize) -> Result<()> {
+    let block = vec![1; 1 << 20];
+    for tooth in 1..=teeth {
+        let mut file = File::create(file)?;
+        let begun = Instant::now();
+        for written in 0..most {
+            file.write_all(&block)?;
+            let due = Duration::from_millis(1000 * written / mib_per_second);
+            sleep(due.saturating_sub(begun.elapsed()));
+        }
+        // Only clean pages can be dropped.
+        file.sync_all()?;
+        if tooth < teeth {
+            posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?;
+        }
+        say(&format!("{} {}", boot_ns(), most << 20))?;
+    }
     Ok(())
 }
 

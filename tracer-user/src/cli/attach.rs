@@ -117,6 +117,13 @@ impl AttachArgs {
 }
 
 impl Attached {
+    /// Has the header say that forecasts are made on the way: some sink has to make them.
+    #[must_use]
+    pub const fn foreseeing(mut self) -> Self {
+        self.header.forecasts = true;
+        self
+    }
+
     /// Protects this process, unless it was told not to, and lets events flow into `sink`. Needs the runtime.
     ///
     /// # Errors

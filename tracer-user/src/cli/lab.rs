@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::cli::alert::rate;
 use crate::cli::exit::{ExitError, Status};
 use crate::lab::real::{Accel, Cache};
 use crate::lab::scenario::Scenario;
@@ -49,10 +50,6 @@ pub struct Args {
     /// Only play the scenario and print the truth
     #[arg(long, hide = true)]
     no_trace: bool,
-}
-
-fn rate(text: &str) -> Result<Bytes, crate::units::SizeError> {
-    text.strip_suffix("/s").unwrap_or(text).parse()
 }
 
 /// Runs the command.

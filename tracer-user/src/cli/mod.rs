@@ -1,9 +1,11 @@
 //! The command line: one file per subcommand, with its arguments and its `run`, nothing else.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+pub mod alert;
 pub mod attach;
 pub mod completions;
 pub mod doctor;
@@ -45,11 +47,11 @@ enum Command {
     #[command(hide = true)]
     Man(man::Args),
     Pods(pods::Args),
-    Record(record::Args),
+    Record(Box<record::Args>),
     Size(Box<size::Args>),
     Report(report::Args),
     Top(top::Args),
-    Watch(watch::Args),
+    Watch(Box<watch::Args>),
 }
 
 /// Runs the program.
@@ -91,7 +93,8 @@ fn finish(result: &anyhow::Result<()>) -> ExitCode {
         Err(error) if is_broken_pipe(error) => ExitCode::SUCCESS,
         Err(error) => {
             let line = format!("{error:#}").replace('\n', " ");
-            anstream::eprintln!("headroom: {line}");
+            // A full disk behind standard error must not change the status.
+            let _ = writeln!(std::io::stderr(), "headroom: {line}");
             exit::status_of(error).into()
         }
     }

@@ -12,8 +12,11 @@ use jiff::Timestamp;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep_until};
 
+use crate::cli::alert::AlertArgs;
 use crate::cli::attach::{self, AttachArgs, Signals, host};
 use crate::cli::exit::{ExitError, Status};
+use crate::cli::protect;
+use crate::cli::say::say;
 use crate::cli::time::duration;
 use crate::collect::{self, Chain, EventSink};
 use crate::probe::boot_ns;
@@ -31,7 +34,8 @@ pub const AFTER_OOM: Duration = Duration::from_secs(2);
 #[command(after_help = "Examples:
   headroom record                                   every VM pod, until Ctrl-C
   headroom record default/vm1 --until-oom -o vm1.jsonl.zst
-  headroom record --duration 2h                     a backup window")]
+  headroom record --duration 2h                     a backup window
+  headroom record --alert-eta 5m --on-alert 'logger -t headroom a VM runs out of headroom'")]
 pub struct Args {
     #[command(flatten)]
     attach: AttachArgs,
@@ -47,6 +51,8 @@ pub struct Args {
     /// Stop 2 s after the kernel has killed in a watched pod
     #[arg(long)]
     until_oom: bool,
+    #[command(flatten)]
+    alerts: AlertArgs,
     /// Run the command behind `--` and stop with it
     #[arg(long = "command", requires = "argv")]
     run_command: bool,
@@ -65,7 +71,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 
 async fn record(args: &Args) -> anyhow::Result<()> {
     let path = args.output.clone().unwrap_or_else(default_path);
-    let attached = args.attach.attach()?;
+    let alerting = args.alerts.check()?;
+    let attached = args.attach.attach()?.foreseeing();
     let overwrite = if args.force {
         Overwrite::Replace
     } else {
@@ -76,9 +83,10 @@ async fn record(args: &Args) -> anyhow::Result<()> {
     let mut sinks = Chain::default();
     sinks.push(Recording(writer));
     sinks.push(StatusLine::new(std::io::stderr().is_terminal()));
+    sinks.push(alerting.lookout()?);
     let (mut collector, wake) = attached.collect(sinks)?;
     // Whoever started us (a backup script, the lab) waits for this line.
-    eprintln!("headroom: attached, recording to {}", path.display());
+    say(format_args!("attached, recording to {}", path.display()));
     let mut child = start_command(args)?;
     let deadline = args.duration.map(|duration| Instant::now() + duration);
     let stop = async {
@@ -101,11 +109,11 @@ async fn record(args: &Args) -> anyhow::Result<()> {
     })
     .await?;
     collector.finish(end.said)?.finish()?;
-    eprintln!(
-        "headroom: {}; read it with `headroom report {}`",
+    say(format_args!(
+        "{}; read it with `headroom report {}`",
         end.said,
         path.display()
-    );
+    ));
     command_status(end.status)
 }
 
@@ -143,9 +151,12 @@ fn start_command(args: &Args) -> anyhow::Result<Option<Child>> {
     let [program, arguments @ ..] = args.argv.as_slice() else {
         return Err(ExitError::new(Status::Usage, "--command needs a command behind --").into());
     };
-    let child = Command::new(program).args(arguments).kill_on_drop(true).spawn();
+    let mut command = Command::new(program);
+    protect::not(command.args(arguments).kill_on_drop(true).as_std_mut());
     Ok(Some(
-        child.with_context(|| format!("cannot run {}", program.display()))?,
+        command
+            .spawn()
+            .with_context(|| format!("cannot run {}", program.display()))?,
     ))
 }
 
@@ -183,8 +194,11 @@ impl EventSink for Recording {
 /// Shows a line a second where someone looks.
 impl EventSink for StatusLine {
     fn event(&mut self, event: &Event) -> anyhow::Result<()> {
-        if !matches!(event.body, Body::Header(_)) {
-            StatusLine::event(self, event);
+        match event.body {
+            Body::Header(_) => {}
+            // It is told on a line of its own.
+            Body::Alert(_) => self.clear(),
+            _ => StatusLine::event(self, event),
         }
         Ok(())
     }

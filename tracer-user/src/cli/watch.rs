@@ -1,12 +1,14 @@
-//! `headroom watch`: for as long as the node runs, an incident folder at each kill.
+//! `headroom watch`: for as long as the node runs, an incident folder at each kill or alert.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
 
+use crate::cli::alert::AlertArgs;
 use crate::cli::attach::{self, AttachArgs, Signals};
 use crate::cli::exit::{ExitError, Status};
+use crate::cli::say::say;
 use crate::cli::time::duration;
 use crate::collect::{self, Chain, Collector, EventSink};
 use crate::incident::{Clerk, Store, Watcher};
@@ -21,13 +23,14 @@ const LEAST_MEMORY: u64 = 1 << 20;
 /// Least room on disk beyond a recording: for its reports.
 const LEAST_REPORTS: u64 = 8 << 20;
 
-/// Keep the last minutes in memory, and write an incident folder at each kill
+/// Keep the last minutes in memory, and write an incident folder at each kill or alert
 ///
 /// Without TARGET every VM pod of the node is watched, also those that start later.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   headroom watch -o /var/lib/headroom/incidents
-  headroom watch default/vm1 --keep 1h --memory 256MiB")]
+  headroom watch default/vm1 --keep 1h --memory 256MiB
+  headroom watch --alert-eta 5m --alert-headroom 64MiB --on-alert /usr/local/bin/tell-the-pager")]
 pub struct Args {
     #[command(flatten)]
     attach: AttachArgs,
@@ -43,6 +46,8 @@ pub struct Args {
     /// Disk space for all incidents at most; the oldest go first
     #[arg(long, value_name = "SIZE", default_value = "1GiB")]
     max_disk: Bytes,
+    #[command(flatten)]
+    alerts: AlertArgs,
 }
 
 /// Watches until a signal comes.
@@ -74,20 +79,22 @@ fn limits(args: &Args) -> anyhow::Result<Limits> {
 }
 
 async fn watch(args: &Args, limits: Limits) -> anyhow::Result<()> {
-    let attached = args.attach.attach_following()?;
+    let alerting = args.alerts.check()?;
+    let attached = args.attach.attach_following()?.foreseeing();
     let store = Store::open(&args.output, args.max_disk.0)?;
     let clerk = Clerk::start(store, Node::new("/".as_ref())?).context("cannot start a thread")?;
     let mut signals = Signals::catch()?;
+    let mut others = Chain::default();
+    others.push(alerting.lookout()?);
     let sinks = Sinks {
         watcher: Watcher::new(limits)?,
-        // Forecasts, alerts and metrics go here.
-        others: Chain::default(),
+        others,
     };
     let (mut collector, wake) = attached.collect(sinks)?;
-    eprintln!(
-        "headroom: attached, watching; incidents go to {}",
+    say(format_args!(
+        "attached, watching; incidents go to {}",
         args.output.display()
-    );
+    ));
     let stop = async { Ok(signals.next().await) };
     let ended = collect::run(&mut collector, &wake, stop, |collector| {
         write_due(collector, &clerk, boot_ns())?;
@@ -104,7 +111,7 @@ async fn watch(args: &Args, limits: Limits) -> anyhow::Result<()> {
     }
     collector.finish(ended)?.finish()?;
     clerk.finish();
-    eprintln!("headroom: {ended}");
+    say(ended);
     Ok(())
 }
 

@@ -5,6 +5,7 @@ use std::thread::{Builder, JoinHandle};
 
 use super::contents::Incident;
 use super::store::Store;
+use crate::cli::say::say;
 use crate::escape::terminal;
 use crate::node::Node;
 
@@ -77,7 +78,7 @@ fn write_all(store: &Store, node: &Node, incidents: &Receiver<Incident>) {
         match incident.write(store, node) {
             Ok(folder) => {
                 let folder = folder.display().to_string();
-                anstream::eprintln!("headroom: incident {}", terminal(&folder));
+                say(format_args!("incident {}", terminal(&folder)));
             }
             // Watching goes on: the next incident may find room.
             Err(error) => log::error!("{}: {error}", incident.folder()),

@@ -45,6 +45,9 @@ pub struct Watcher {
     waiting: Vec<Ripe>,
     /// Last kill of each pod that has been written.
     told: HashMap<u32, u64>,
+    /// When an alert of a pod was last made an incident of: one that comes soon after would tell the same again.
+    alerted: HashMap<u32, u64>,
+    keep_ns: u64,
     kill_files: Vec<KillFiles>,
 }
 
@@ -60,6 +63,8 @@ impl Watcher {
             pods: BTreeMap::new(),
             waiting: Vec::new(),
             told: HashMap::new(),
+            alerted: HashMap::new(),
+            keep_ns: limits.keep_ns,
             kill_files: Vec::new(),
         })
     }
@@ -80,6 +85,15 @@ impl Watcher {
                 last: 0,
                 due: at,
             });
+        }
+    }
+
+    /// Alerts of a pod within what an incident holds of the past are one incident. A kill is always another.
+    fn alert(&mut self, pod: u32, t: u64) {
+        let told = self.alerted.get(&pod);
+        if told.is_none_or(|told| t.saturating_sub(*told) >= self.keep_ns) {
+            self.alerted.insert(pod, t);
+            self.trigger(Trigger::Alert, Some(pod), t);
         }
     }
 
@@ -134,6 +148,7 @@ impl Watcher {
         self.pods
             .retain(|number, pod| !pod.gone || waiting.iter().any(|ripe| ripe.pod == Some(*number)));
         self.told.retain(|number, _| self.pods.contains_key(number));
+        self.alerted.retain(|number, _| self.pods.contains_key(number));
     }
 
     fn incident(&mut self, ripe: &Ripe, t: u64, footer: &Footer) -> anyhow::Result<Incident> {
@@ -178,7 +193,7 @@ impl EventSink for Watcher {
                 self.forget_gone();
             }
             Body::Oom(oom) => self.kill(event.t, oom),
-            Body::Alert(alert) if alert.raised => self.trigger(Trigger::Alert, Some(alert.pod), event.t),
+            Body::Alert(alert) if alert.raised => self.alert(alert.pod, event.t),
             // Each incident gets a footer of its own.
             Body::Footer(_) => return Ok(()),
             _ => {}

@@ -329,6 +329,8 @@ mod tests {
             },
             bytes: mib * MIB,
             exact,
+            first_t: 0,
+            last_t: 0,
         }
     }
 

@@ -103,12 +103,25 @@ pub struct Entry {
     pub bytes: u64,
     /// Every part of it was exact.
     pub exact: bool,
+    /// When the first of it was complete, CLOCK_BOOTTIME nanoseconds.
+    pub first_t: u64,
+    /// When the last of it was complete.
+    pub last_t: u64,
+}
+
+/// What is kept under a [`Key`].
+#[derive(Clone, Copy, Debug)]
+struct Sum {
+    bytes: u64,
+    exact: bool,
+    first_t: u64,
+    last_t: u64,
 }
 
 /// Everything allocated since the first phase began.
 #[derive(Clone, Debug, Default)]
 pub struct Truth {
-    sums: BTreeMap<Key, (u64, bool)>,
+    sums: BTreeMap<Key, Sum>,
 }
 
 impl Truth {
@@ -120,9 +133,16 @@ impl Truth {
             kind: alloc.kind.clone(),
             region: alloc.region.clone(),
         };
-        let sum = self.sums.entry(key).or_insert((0, true));
-        sum.0 += alloc.bytes;
-        sum.1 &= alloc.exact;
+        let sum = self.sums.entry(key).or_insert(Sum {
+            bytes: 0,
+            exact: true,
+            first_t: alloc.t,
+            last_t: alloc.t,
+        });
+        sum.bytes += alloc.bytes;
+        sum.exact &= alloc.exact;
+        sum.first_t = sum.first_t.min(alloc.t);
+        sum.last_t = sum.last_t.max(alloc.t);
     }
 
     /// The sums, in the order of their keys.
@@ -130,10 +150,12 @@ impl Truth {
     pub fn entries(&self) -> Vec<Entry> {
         self.sums
             .iter()
-            .map(|(key, &(bytes, exact))| Entry {
+            .map(|(key, sum)| Entry {
                 key: key.clone(),
-                bytes,
-                exact,
+                bytes: sum.bytes,
+                exact: sum.exact,
+                first_t: sum.first_t,
+                last_t: sum.last_t,
             })
             .collect()
     }
@@ -144,7 +166,7 @@ impl Truth {
         self.sums
             .iter()
             .filter(|(key, _)| key.region == region)
-            .map(|(_, (bytes, _))| bytes)
+            .map(|(_, sum)| sum.bytes)
             .sum()
     }
 }

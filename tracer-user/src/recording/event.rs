@@ -124,6 +124,18 @@ pub struct Pod {
     pub gone: bool,
 }
 
+impl Pod {
+    /// Its name as people know it. Comes from the pod: escape it before it is printed.
+    #[must_use]
+    pub fn label(&self) -> String {
+        match (self.namespace.as_str(), self.vm.as_str()) {
+            ("", "") => self.cgroup.clone(),
+            ("", vm) => vm.to_owned(),
+            (namespace, vm) => format!("{namespace}/{vm}"),
+        }
+    }
+}
+
 /// What of a VM KubeVirt's budget depends on, as far as QEMU's command line says it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]

@@ -106,12 +106,27 @@ fn forecast(forecast: &Forecast) -> String {
     )
 }
 
-fn alert(alert: &AlertReport) -> String {
-    let threshold = match alert.alert {
+/// What was passed.
+pub(super) fn threshold(alert: &AlertReport) -> String {
+    match alert.alert {
         "eta" => format!("less than {} to the limit", duration(seconds(0, alert.threshold))),
         "rate" => format!("growth of {}/s or more", Bytes(alert.threshold)),
         _ => format!("less than {} of headroom", Bytes(alert.threshold)),
-    };
+    }
+}
+
+/// What was measured, where anything was.
+pub(super) fn value(alert: &AlertReport) -> Option<String> {
+    let value = alert.value?;
+    Some(match alert.alert {
+        "eta" => duration(seconds(0, value)),
+        "rate" => format!("{}/s", Bytes(value)),
+        _ => Bytes(value).to_string(),
+    })
+}
+
+fn alert(alert: &AlertReport) -> String {
+    let threshold = threshold(alert);
     let driver = alert.driver.as_ref().map_or_else(String::new, |driver| {
         format!(", driven by {}", escape::terminal(driver))
     });

@@ -5,7 +5,7 @@ use super::history::History;
 use super::items::{Item, Key, What};
 use super::tree::{thread_item, tree};
 use crate::ledger::{Culprit, Entity, PodLedger, Resolved, culprit};
-use crate::recording::event::{Loss, Pod};
+use crate::recording::event::Loss;
 use crate::role::Role;
 
 /// Everything at one moment.
@@ -159,7 +159,7 @@ fn row(feed: &Feed, pod: &PodLedger, culprit: Option<&Culprit>) -> PodRow {
     let history = feed.history(pod.pod.pod);
     PodRow {
         number: pod.pod.pod,
-        name: label(&pod.pod),
+        name: pod.pod.label(),
         usage: now.map(|sample| sample.usage),
         limit: now.map_or(pod.pod.limit, |sample| sample.limit),
         guest_ram: pod.pod.guest_ram,
@@ -185,15 +185,6 @@ fn expected(pod: &PodLedger) -> Option<Expected> {
         high: forecast.high,
         driver: driver.map(|driver| in_short(&driver.role)),
     })
-}
-
-/// A pod's name as people know it.
-fn label(pod: &Pod) -> String {
-    match (pod.namespace.as_str(), pod.vm.as_str()) {
-        ("", "") => pod.cgroup.clone(),
-        ("", vm) => vm.to_owned(),
-        (namespace, vm) => format!("{namespace}/{vm}"),
-    }
 }
 
 /// An entity in one or two words.

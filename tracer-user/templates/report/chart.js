@@ -112,6 +112,7 @@ const Charts = (() => {
       chart.forecasts.forEach((made, index) => forecast(u, chart, made, index === 0));
       const first = chart.forecasts[0];
       if (first) mark(u, first.at / 1000, "first forecast", "--forecast", 1);
+      chart.alerts.forEach((alert, index) => mark(u, alert.t / 1000, alert.label, "--warn", 2 + index % 3));
     }
     chart.kills.forEach((kill, index) => mark(u, kill.t / 1000, kill.label, "--limit", index === 0 ? 0 : 2));
   }
@@ -173,6 +174,9 @@ const Charts = (() => {
     }
     if (chart.forecasts.length) {
       rows.push({ name: chart.forecasts.length > 1 ? "forecasts of the kill" : "forecast of the kill", style: "line dashed", colour: "--forecast", value: () => undefined, rule: true });
+    }
+    if (chart.alerts.length) {
+      rows.push({ name: chart.alerts.length > 1 ? "alerts" : "alert", style: "line", colour: "--warn", value: () => undefined });
     }
     return { u, rows, height };
   }

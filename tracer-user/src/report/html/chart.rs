@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::cell::{name, unix_ms};
-use crate::report::{Forecast, Growth, PodReport, Timeline, TimelinePoint};
+use crate::report::{AlertReport, Forecast, Growth, PodReport, Timeline, TimelinePoint};
 
 /// Roles and processes with a colour of their own; the rest is added up.
 const COLOURED: usize = 8;
@@ -13,7 +13,7 @@ const COLOURED: usize = 8;
 /// Points in a page, all pods together, so that a page about a whole node stays one that can be mailed.
 const POINTS: usize = 16 << 10;
 
-/// Forecasts drawn; of more, every so many-th is, the first and the last among them.
+/// Forecasts and alerts drawn; of more, every so many-th is, the first and the last among them.
 const FORECASTS: usize = 32;
 
 #[derive(Serialize)]
@@ -31,6 +31,7 @@ struct Chart {
     kinds: Vec<Layer>,
     kills: Vec<Mark>,
     forecasts: Vec<ForecastMark>,
+    alerts: Vec<Mark>,
     /// The role that is to blame, as it is called in `roles`.
     blamed: Option<String>,
 }
@@ -77,6 +78,7 @@ pub(super) fn json(pod: &PodReport, pods: usize) -> Option<String> {
         kinds: layers(timeline, &kept, |growth| growth.kind.as_str().to_owned()),
         kills: kills(pod),
         forecasts: forecasts(&pod.forecasts),
+        alerts: alerts(&pod.alerts),
         blamed: pod
             .culprit
             .as_ref()
@@ -150,6 +152,19 @@ fn kills(pod: &PodReport) -> Vec<Mark> {
         })
     };
     pod.oom.iter().filter_map(mark).collect()
+}
+
+/// Where alerts were raised. Their end is in the table.
+fn alerts(all: &[AlertReport]) -> Vec<Mark> {
+    let raised: Vec<&AlertReport> = all.iter().filter(|alert| alert.raised).collect();
+    let stride = raised.len().div_ceil(FORECASTS).max(1);
+    let mark = |alert: &&AlertReport| {
+        Some(Mark {
+            t: unix_ms(&alert.at)?,
+            label: format!("alert: {}", alert.alert),
+        })
+    };
+    raised.iter().step_by(stride).filter_map(mark).collect()
 }
 
 fn forecasts(all: &[Forecast]) -> Vec<ForecastMark> {

@@ -5,8 +5,9 @@ use super::cell::{moment, name};
 use super::kill::{KillView, kills};
 use super::table::{self, FileRow, OtherThreads, RoleRow, ThreadRow};
 use super::{chart, words};
+use crate::report::foreseen::{threshold, value};
 use crate::report::verdict::{duration, verdict};
-use crate::report::{Forecast, PodReport};
+use crate::report::{AlertReport, Forecast, PodReport};
 use crate::units::{Bytes, SignedBytes};
 
 /// What the template shows of a pod.
@@ -23,6 +24,7 @@ pub(super) struct PodView {
     pub chart: Option<String>,
     pub kills: Vec<KillView>,
     pub forecasts: Vec<ForecastRow>,
+    pub alerts: Vec<AlertRow>,
     pub roles: Vec<RoleRow>,
     pub threads: Vec<ThreadRow>,
     pub other_threads: Option<OtherThreads>,
@@ -51,7 +53,17 @@ pub(super) struct ForecastRow {
     pub beyond: bool,
 }
 
-/// Forecasts shown at first.
+pub(super) struct AlertRow {
+    pub at: String,
+    pub what: String,
+    pub value: String,
+    pub driver: String,
+    pub raised: bool,
+    /// Shown on demand.
+    pub beyond: bool,
+}
+
+/// Forecasts and alerts shown at first.
 const FORECASTS: usize = 10;
 
 pub(super) struct KindRow {
@@ -99,6 +111,7 @@ impl PodView {
             chart: chart::json(pod, pods),
             kills: kills(pod),
             forecasts: pod.forecasts.iter().enumerate().map(forecast).collect(),
+            alerts: pod.alerts.iter().enumerate().map(alert).collect(),
             roles: table::roles(pod),
             threads,
             other_threads,
@@ -217,6 +230,17 @@ fn forecast((index, forecast): (usize, &Forecast)) -> ForecastRow {
                 .map_or_else(|| "later".to_owned(), |high| moment(high))
         ),
         driver: name(&forecast.driver),
+        beyond: index >= FORECASTS,
+    }
+}
+
+fn alert((index, alert): (usize, &AlertReport)) -> AlertRow {
+    AlertRow {
+        at: moment(&alert.at),
+        what: threshold(alert),
+        value: value(alert).unwrap_or_default(),
+        driver: alert.driver.as_ref().map_or_else(String::new, name),
+        raised: alert.raised,
         beyond: index >= FORECASTS,
     }
 }
