@@ -5,6 +5,7 @@
 //! recording read back gives the same events to the same ledger. [`report`] renders what the ledger found, [`export`] hands
 //! it to other tools.
 
+pub mod advice;
 pub mod cli;
 pub mod collect;
 pub mod escape;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+pub mod advise;
 pub mod alert;
 pub mod attach;
 pub mod completions;
@@ -38,6 +39,7 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Advise(Box<advise::Args>),
     #[command(hide = true)]
     Completions(completions::Args),
     Doctor(doctor::Args),
@@ -67,6 +69,7 @@ pub fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> anyhow::Result<()> {
     match &cli.command {
+        Command::Advise(args) => advise::run(args),
         Command::Completions(args) => {
             completions::run(args);
             Ok(())

@@ -9,7 +9,7 @@ use anyhow::Context;
 use super::exit::{ExitError, Status};
 use super::progress;
 use crate::ledger::Replay;
-use crate::recording::{ReadError, Reader};
+use crate::recording::{ReadError, Reader, Summary};
 use crate::report::{Report, render_html, render_json, render_json_all, render_text};
 
 /// Report who grew, when, how fast, and what the kernel did.
@@ -71,8 +71,13 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     complain(args, &reports)
 }
 
-/// Adds a recording up.
 fn read(path: &Path) -> anyhow::Result<Report> {
+    let (replay, summary) = replay(path)?;
+    Ok(Report::new(replay.ledger(), Some(&summary)))
+}
+
+/// Adds a recording up.
+pub(super) fn replay(path: &Path) -> anyhow::Result<(Replay, Summary)> {
     let file = File::open(path).map_err(|error| not_read(path, &error.into()))?;
     let files = [(path, file)];
     let progress = progress::reading(&files);
@@ -83,7 +88,7 @@ fn read(path: &Path) -> anyhow::Result<Report> {
         replay.apply(&event.map_err(|error| not_read(path, &error))?);
     }
     progress.finish_and_clear();
-    Ok(Report::new(replay.ledger(), Some(&reader.summary())))
+    Ok((replay, reader.summary()))
 }
 
 /// Why a recording could not be read, with its name and the right status.

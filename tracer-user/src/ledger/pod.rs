@@ -7,6 +7,7 @@ use tracer_common::Kind;
 
 use super::account::{Account, Cells, ThreadKey};
 use super::culprit::Entity;
+use super::peaks::Peaks;
 use super::predicted::Predicted;
 use super::reconcile::Worst;
 use super::series::Series;
@@ -31,6 +32,8 @@ pub struct PodLedger {
     pub overhead_peak: u64,
     /// Smallest limit less usage seen.
     pub headroom_min: Option<u64>,
+    /// What a limit has to hold.
+    pub peaks: Peaks,
     /// First guest resident figure that was known.
     pub guest_first: Option<u64>,
     /// Last one.
@@ -127,6 +130,7 @@ impl PodLedger {
         self.usage_peak = self.usage_peak.max(sample.usage);
         let guest = sample.guest_resident.or(self.guest_last).unwrap_or(0);
         self.overhead_peak = self.overhead_peak.max(sample.usage.saturating_sub(guest));
+        self.peaks.observe(sample);
         if let Some(limit) = sample.limit {
             let headroom = limit.saturating_sub(sample.usage);
             self.headroom_min = Some(self.headroom_min.map_or(headroom, |least| least.min(headroom)));

@@ -67,7 +67,8 @@ fn recording(ledger: &Ledger, summary: Option<&Summary>) -> Recording {
 }
 
 /// UTC of an event's time.
-pub(super) fn utc(ledger: &Ledger, t: u64) -> String {
+#[must_use]
+pub fn utc(ledger: &Ledger, t: u64) -> String {
     let nanoseconds = i128::from(ledger.header().boot_unix_ns) + i128::from(t);
     // Only a made-up recording lies behind the year 9999.
     Timestamp::from_nanosecond(nanoseconds)

@@ -2,6 +2,8 @@
 
 use std::io::{self, Write};
 
+use serde::Serialize;
+
 use super::Report;
 use crate::escape;
 
@@ -10,7 +12,7 @@ use crate::escape;
 /// # Errors
 /// When `out` fails.
 pub fn render(report: &Report, out: &mut impl Write) -> io::Result<()> {
-    write(&serde_json::to_string_pretty(report)?, out)
+    write_json(report, out)
 }
 
 /// Writes reports of several recordings as one array.
@@ -18,9 +20,13 @@ pub fn render(report: &Report, out: &mut impl Write) -> io::Result<()> {
 /// # Errors
 /// When `out` fails.
 pub fn render_all(reports: &[Report], out: &mut impl Write) -> io::Result<()> {
-    write(&serde_json::to_string_pretty(reports)?, out)
+    write_json(reports, out)
 }
 
-fn write(json: &str, out: &mut impl Write) -> io::Result<()> {
-    writeln!(out, "{}", escape::json(json))
+/// Writes findings as one document in which nothing acts on a terminal.
+///
+/// # Errors
+/// When `out` fails.
+pub fn write_json<T: Serialize + ?Sized>(findings: &T, out: &mut impl Write) -> io::Result<()> {
+    writeln!(out, "{}", escape::json(&serde_json::to_string_pretty(findings)?))
 }

@@ -16,9 +16,10 @@ use serde::Serialize;
 use crate::recording::event::Loss;
 use crate::role::Role;
 
+pub use build::utc;
 pub use foreseen::announcement;
 pub use html::render as render_html;
-pub use json::{render as render_json, render_all as render_json_all};
+pub use json::{render as render_json, render_all as render_json_all, write_json};
 pub use text::render as render_text;
 pub use timeline::{Growth, Timeline, TimelinePoint};
 pub use verdict::verdict;

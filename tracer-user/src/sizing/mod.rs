@@ -5,6 +5,7 @@
 //! before KubeVirt sees it, [`matrix`] its documentation's table, and [`fit`] goes the other way, from a limit to the
 //! VMs that explain it.
 
+pub mod breakdown;
 pub mod budget;
 pub mod fit;
 pub mod harvester;

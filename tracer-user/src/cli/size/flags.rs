@@ -139,7 +139,7 @@ fn vcpus(text: &str) -> Result<u64, String> {
 }
 
 /// A quantity that is a size.
-pub(super) fn size(flag: &str, text: &str) -> Result<u64, Error> {
+pub(in crate::cli) fn size(flag: &str, text: &str) -> Result<u64, Error> {
     let reject = |error| Error::Rejected(format!("{flag}: {error}"));
     text.parse::<Quantity>().map_err(reject)?.size().map_err(reject)
 }

@@ -13,7 +13,7 @@ use crate::sizing::version::{Harvester, KubeVirt, Release};
 use crate::sizing::vm::Vm;
 use crate::sizing::{Error, fit, matrix};
 
-mod flags;
+pub(super) mod flags;
 mod text;
 
 use flags::{VmFlags, limit};
@@ -55,8 +55,9 @@ pub struct Args {
     json: bool,
 }
 
+/// Which release's rules apply.
 #[derive(Debug, clap::Args)]
-struct ReleaseFlags {
+pub(super) struct ReleaseFlags {
     /// The KubeVirt version, as in 1.5, 1.4.0 or main [default: the newest released]
     #[arg(long, value_name = "VERSION", conflicts_with = "harvester")]
     kubevirt: Option<String>,
@@ -66,14 +67,20 @@ struct ReleaseFlags {
 }
 
 impl ReleaseFlags {
-    fn read(&self) -> Result<(KubeVirt, Option<Harvester>), Error> {
+    /// What was given, and nothing else.
+    pub(super) fn given(&self) -> Result<(Option<KubeVirt>, Option<Harvester>), Error> {
         let harvester = self.harvester.as_deref().map(Harvester::named).transpose()?;
         let kubevirt = match (&self.kubevirt, harvester) {
-            (_, Some(harvester)) => harvester.kubevirt,
-            (Some(text), None) => KubeVirt::named(text)?,
-            (None, None) => KubeVirt::NEWEST,
+            (_, Some(harvester)) => Some(harvester.kubevirt),
+            (Some(text), None) => Some(KubeVirt::named(text)?),
+            (None, None) => None,
         };
         Ok((kubevirt, harvester))
+    }
+
+    fn read(&self) -> Result<(KubeVirt, Option<Harvester>), Error> {
+        let (kubevirt, harvester) = self.given()?;
+        Ok((kubevirt.unwrap_or(KubeVirt::NEWEST), harvester))
     }
 }
 
@@ -143,7 +150,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
 }
 
-fn usage(error: impl std::fmt::Display) -> ExitError {
+pub(super) fn usage(error: impl std::fmt::Display) -> ExitError {
     ExitError::new(Status::Usage, error.to_string())
 }
 
@@ -240,7 +247,7 @@ fn run_fit(args: &FitArgs) -> anyhow::Result<()> {
 }
 
 /// The manifest's text, of bounded size.
-fn load(path: &std::path::Path) -> anyhow::Result<String> {
+pub(super) fn load(path: &std::path::Path) -> anyhow::Result<String> {
     let name = path.display().to_string().escape_debug().to_string();
     let bound = u64::try_from(manifest::MAX_BYTES)? + 1;
     let mut bytes = Vec::new();
