@@ -7,6 +7,7 @@ pub mod disk;
 pub mod format;
 pub mod lab;
 pub mod memcg;
+pub mod oomlog;
 pub mod program;
 pub mod readers;
 pub mod recording;

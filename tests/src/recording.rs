@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
+use headroom::ledger::Replay;
 use headroom::recording::event::{Body, Event, Footer};
 use headroom::recording::{Reader, State};
+use headroom::report::{Report, render_html, render_json, render_text};
 use serde_json::Value;
 
 use crate::program::Run;
@@ -61,6 +63,83 @@ pub fn footer(events: &[Event]) -> Result<&Footer> {
         Some(Body::Footer(footer)) => Ok(footer),
         other => anyhow::bail!("a recording ends with its footer, not {other:?}"),
     }
+}
+
+/// The kernel's own reports of the kills in a recording, as a log.
+///
+/// # Errors
+/// When there are none.
+pub fn kernel_log(file: &Path) -> Result<String> {
+    let (events, _) = events(file)?;
+    let mut log = String::new();
+    for event in events {
+        if let Body::Oom(kill) = event.body {
+            log.extend(kill.kernel_report.iter().flat_map(|line| [line.as_str(), "\n"]));
+        }
+    }
+    ensure!(
+        log.contains("invoked oom-killer"),
+        "{} holds no report of the kernel",
+        file.display()
+    );
+    Ok(log)
+}
+
+/// Reports on anything that is taken for a recording: no panic, and nothing of it reaches a terminal as a control character.
+///
+/// # Errors
+/// Says what does not hold.
+pub fn check(bytes: &[u8]) -> Result<()> {
+    // What is no recording is refused, and that is all.
+    let Ok(mut reader) = Reader::new(bytes) else {
+        return Ok(());
+    };
+    let mut replay = Replay::default();
+    for event in reader.by_ref().map_while(Result::ok) {
+        replay.apply(&event);
+    }
+    check_report(&Report::new(replay.ledger(), Some(&reader.summary())))
+}
+
+/// The same of lines that are unpacked already.
+///
+/// # Errors
+/// Says what does not hold.
+pub fn check_lines(lines: &[u8]) -> Result<()> {
+    let mut replay = Replay::default();
+    for line in lines.split(|byte| *byte == b'\n') {
+        if let Ok(event) = serde_json::from_slice::<Event>(line) {
+            replay.apply(&event);
+        }
+    }
+    check_report(&Report::new(replay.ledger(), None))
+}
+
+/// Takes away colours and the like: `ESC [ digits and semicolons m`.
+fn without_styles(text: &str) -> String {
+    let mut parts = text.split("\u{1b}[");
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        match part.split_once('m') {
+            Some((style, rest)) if style.bytes().all(|b| b.is_ascii_digit() || b == b';') => plain.push_str(rest),
+            _ => {
+                plain.push('\u{1b}');
+                plain.push_str(part);
+            }
+        }
+    }
+    plain
+}
+
+fn check_report(report: &Report) -> Result<()> {
+    let mut text = Vec::new();
+    render_text(report, &mut text)?;
+    let text = without_styles(&String::from_utf8(text)?);
+    let control = text.chars().find(|c| c.is_control() && *c != '\n');
+    ensure!(control.is_none(), "{control:?} in {text:?}");
+    render_json(report, &mut Vec::new())?;
+    render_html(std::slice::from_ref(report), &mut Vec::new())?;
+    Ok(())
 }
 
 /// `headroom report --json` on a recording that is not damaged.

@@ -8,13 +8,20 @@ use anyhow::{Context as _, Result, ensure};
 use clap::{CommandFactory as _, Parser as _};
 use headroom::cli::Cli;
 use headroom::cli::exit::Status;
+use headroom_tests::{Recorder, Run, recording};
 use xtask::{build, paths};
 
 /// Commands of the documents that are run as they stand: they need no VM and end by themselves.
-const RUN: [&str; 6] = ["advise", "doctor", "export", "pods", "report", "size"];
+const RUN: [&str; 7] = ["advise", "doctor", "explain", "export", "pods", "report", "size"];
 
 /// What the documents call a recording of one's own, and the recording that stands for it.
 const RECORDING: (&str, &str) = ("backup.jsonl.zst", "tests/fixtures/recordings/backup-io.jsonl.zst");
+
+/// What an incident's folder calls its recording, and the one that stands for it.
+const INCIDENT: (&str, &str) = ("recording.jsonl.zst", "tests/fixtures/recordings/memhold.jsonl.zst");
+
+/// What the documents call a kernel's log of one's own, and the one that stands for it.
+const LOG: (&str, &str) = ("dmesg.txt", "tests/fixtures/oom/harvester-2-vcpu.log");
 
 fn documents() -> Result<Vec<(PathBuf, String)>> {
     let root = paths::workspace();
@@ -110,7 +117,11 @@ fn commands_that_end_by_themselves_run_as_shown() -> Result<()> {
     let mut count = 0;
     for (path, text) in documents()? {
         let folder = tempfile::tempdir()?;
-        fs::copy(paths::workspace().join(RECORDING.1), folder.path().join(RECORDING.0))?;
+        for (name, file) in [RECORDING, INCIDENT, LOG] {
+            fs::copy(paths::workspace().join(file), folder.path().join(name))?;
+        }
+        let log = recording::kernel_log(&paths::workspace().join(INCIDENT.1))?;
+        fs::write(folder.path().join("kernel.log"), log)?;
         for words in commands(&text, "headroom") {
             let reads_a_file = words.iter().any(|word| word == "--manifest");
             if !RUN.contains(&words[1].as_str()) || reads_a_file {
@@ -138,6 +149,43 @@ fn commands_that_end_by_themselves_run_as_shown() -> Result<()> {
         }
     }
     ensure!(count >= 4, "only {count} commands run");
+    Ok(())
+}
+
+#[test]
+fn watch_runs_as_shown_until_it_is_interrupted() -> Result<()> {
+    let mut count = 0;
+    for (_, text) in documents()? {
+        for words in commands(&text, "headroom watch") {
+            count += 1;
+            let folder = tempfile::tempdir()?;
+            let is_output = |at: usize| at > 0 && words[at - 1] == "-o";
+            let options: Vec<&str> = (2..words.len())
+                .filter(|at| words[*at] != "-o" && !is_output(*at))
+                .map(|at| words[at].as_str())
+                // What the reader has is not here.
+                .map(|word| {
+                    if word.starts_with("/usr/local/bin/") {
+                        "/bin/true"
+                    } else {
+                        word
+                    }
+                })
+                .collect();
+            if options.contains(&"default/vm1") {
+                // Here is no such VM, and that is what it has to say.
+                let output = folder.path().display().to_string();
+                let run = Run::headroom(["watch", "-o", &output].into_iter().chain(options))?;
+                run.expect_one_line(4, &["default/vm1"])?;
+                continue;
+            }
+            let mut watcher = Recorder::watch(&[], folder.path(), &options)?;
+            watcher.interrupt()?;
+            let left = fs::read_dir(folder.path())?.count();
+            ensure!(left == 0, "{}: {left} files are left", words.join(" "));
+        }
+    }
+    ensure!(count >= 3, "only {count} commands run");
     Ok(())
 }
 

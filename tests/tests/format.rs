@@ -9,8 +9,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
+use fastrand::Rng;
 use headroom::recording::event::{Body, Event};
 use headroom::recording::{State, schema, written_schema};
+use headroom_tests::oomlog::mutated;
 use headroom_tests::{Memcg, Recorder, Run, Worker, format, recording};
 use jsonschema::Validator;
 use serde_json::{Value, json};
@@ -277,6 +279,22 @@ fn what_a_later_version_adds_changes_nothing() -> Result<()> {
         ".recording.skipped_lines was 0 and is 8",
     ];
     ensure!(found == expected, "{found:?}");
+    Ok(())
+}
+
+#[test]
+fn whatever_becomes_of_a_recording_is_survived() -> Result<()> {
+    for (name, _) in RECORDINGS {
+        let packed = fs::read(file(name))?;
+        let unpacked: Vec<String> = lines(&file(name))?.iter().map(Value::to_string).collect();
+        let unpacked = unpacked.join("\n").into_bytes();
+        for round in 0..12 {
+            let mut random = Rng::with_seed(round);
+            let why = || format!("{name}, round {round}");
+            recording::check_lines(&mutated(&unpacked, &unpacked, &mut random)).with_context(why)?;
+            recording::check(&mutated(&packed, &packed, &mut random)).with_context(why)?;
+        }
+    }
     Ok(())
 }
 

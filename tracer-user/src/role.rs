@@ -1,5 +1,7 @@
 //! What a thread is for.
 
+pub mod names;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;

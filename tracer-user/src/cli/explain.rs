@@ -11,7 +11,7 @@ use super::exit::{ExitError, Status};
 use crate::escape;
 use crate::node::Node;
 use crate::node::kmsg::KernelLog;
-use crate::oomlog::explain::{Comparison, Explanation, compare, explain, kill_of, render};
+use crate::oomlog::explain::{Comparison, Explanation, Recorded, compare, explain, render};
 use crate::oomlog::{Log, Parser, Report};
 use crate::recording::{ReadError, Reader, State};
 use crate::units::Bytes;
@@ -61,7 +61,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let recorded = args
         .recording
         .as_deref()
-        .map(|path| against(path, &log.reports))
+        .map(|path| against(path, &log.reports, &explanations))
         .transpose()?;
     let comparison = recorded.as_ref().map(|recorded| &recorded.0);
     let mut out = BufWriter::new(anstream::stdout().lock());
@@ -170,7 +170,7 @@ fn parse(mut source: impl BufRead) -> io::Result<Log> {
     }
 }
 
-fn against(path: &Path, reports: &[Report]) -> anyhow::Result<(Comparison, State)> {
+fn against(path: &Path, reports: &[Report], explanations: &[Explanation]) -> anyhow::Result<(Comparison, State)> {
     let failed = |error: ReadError| {
         let message = format!("cannot read {}: {error}", path.display());
         match error {
@@ -179,12 +179,11 @@ fn against(path: &Path, reports: &[Report]) -> anyhow::Result<(Comparison, State
         }
     };
     let mut reader = Reader::open(path).map_err(failed)?;
-    let header = reader.header().clone();
-    let mut kills = Vec::new();
+    let mut recorded = Recorded::default();
     for event in &mut reader {
-        kills.extend(kill_of(event.map_err(failed)?));
+        recorded.take(event.map_err(failed)?);
     }
-    Ok((compare(reports, &header, &kills), reader.summary().state))
+    Ok((compare(reports, explanations, &recorded), reader.summary().state))
 }
 
 #[cfg(test)]

@@ -1,46 +1,7 @@
-//! What processes and threads are for.
-//!
-//! Names of QEMU's threads: qemu: accel/*, iothread.c, monitor/monitor.c, util/thread-pool.c, util/rcu.c,
-//! ui/vnc-jobs.c, migration/* (6.0 to 10.1; migration threads were renamed to `mig/...` in 9.1).
+//! What processes and threads are for: by their names, and by whose they are.
 
 use super::process::Process;
-use crate::role::Role;
-
-/// Helper daemons and short-lived tools that KubeVirt and libvirt start in a VM pod.
-const HELPERS: [&str; 19] = [
-    "virt-launcher",
-    "virt-launcher-monitor",
-    "virtqemud",
-    "libvirtd",
-    "virtlogd",
-    "virtlockd",
-    "virt-tail",
-    "virt-freezer",
-    "virt-probe",
-    "virt-exporter",
-    "container-disk",
-    "swtpm",
-    "passt",
-    "virtiofsd",
-    "qemu-img",
-    "qemu-nbd",
-    "qemu-pr-helper",
-    "dnsmasq",
-    "pause",
-];
-
-/// QEMU's migration threads: exact names up to 9.0, and prefixes.
-const MIGRATION: [&str; 8] = [
-    "live_migration",
-    "return path",
-    "bg_snapshot",
-    "fault-default",
-    "fault-fast",
-    "COLO incoming",
-    "get_dirtyrate",
-    "dirtyrate-stat",
-];
-const MIGRATION_PREFIXES: [&str; 4] = ["mig/", "multifdsend_", "multifdrecv_", "postcopy/"];
+use crate::role::{Role, names};
 
 /// Role of a process as a whole.
 #[must_use]
@@ -51,10 +12,8 @@ pub fn process_role(process: &Process) -> Role {
     let name = process.name.as_str();
     if name == "qemu" {
         Role::MainLoop
-    } else if HELPERS.contains(&name) || name.starts_with("hook-sidecar") {
-        Role::Helper(name.to_owned())
     } else {
-        Role::Other(name.to_owned())
+        names::helper(name).unwrap_or_else(|| Role::Other(name.to_owned()))
     }
 }
 
@@ -69,43 +28,13 @@ pub fn thread_role(process: &Process, tid: u32, comm: &str) -> Role {
 }
 
 fn kernel_role(process: &Process) -> Role {
-    worker_role(&process.comm).unwrap_or_else(|| Role::Kernel(process.name.clone()))
-}
-
-/// Workers that are kernel threads on some kernels and threads of QEMU on others (vhost since 6.4, KVM's recovery of
-/// huge pages since 6.13).
-fn worker_role(comm: &str) -> Option<Role> {
-    if is_numbered(comm, "vhost-") {
-        Some(Role::Vhost)
-    } else if comm.starts_with("kvm-nx-lpage-re") || comm.starts_with("kvm-pit/") {
-        Some(Role::Kvm)
-    } else {
-        None
-    }
+    names::worker(&process.comm).unwrap_or_else(|| Role::Kernel(process.name.clone()))
 }
 
 fn qemu_thread_role(process: &Process, comm: &str) -> Role {
-    if let Some(role) = worker_role(comm) {
-        return role;
-    }
-    if let Some(number) = vcpu_number(comm) {
-        return Role::Vcpu(number);
-    }
-    if let Some(name) = comm.strip_prefix("IO ") {
-        return Role::IoThread(name.to_owned());
-    }
-    match comm {
-        "worker" => Role::BlockWorker,
-        // One thread of the emulator runs every vCPU in turn.
-        "ALL CPUs/TCG" => Role::Vcpu(0),
-        "vnc_worker" => Role::Vnc,
-        "call_rcu" => Role::Rcu,
-        _ if comm.starts_with("worker/") => Role::BlockWorker,
-        _ if is_migration(comm) => Role::Migration,
-        _ if is_numbered(comm, "iou-wrk-") || is_numbered(comm, "iou-sqp-") => Role::IoUring,
-        _ if is_unnamed_rcu(process, comm) => Role::Rcu,
-        _ => Role::Other(comm.to_owned()),
-    }
+    names::qemu_thread(comm)
+        .or_else(|| is_unnamed_rcu(process, comm).then_some(Role::Rcu))
+        .unwrap_or_else(|| Role::Other(comm.to_owned()))
 }
 
 /// The RCU thread starts before QEMU has read the option that turns thread names on, so it keeps the program's name.
@@ -115,23 +44,7 @@ fn is_unnamed_rcu(process: &Process, comm: &str) -> bool {
         .args
         .iter()
         .any(|arg| arg.split(',').any(|option| option == "debug-threads=on"));
-    named && (comm == process.comm || comm.starts_with("qemu-system-") || comm == "qemu-kvm")
-}
-
-/// `CPU 3/KVM`, `CPU 3/TCG`.
-fn vcpu_number(comm: &str) -> Option<u32> {
-    let (number, accelerator) = comm.strip_prefix("CPU ")?.split_once('/')?;
-    (matches!(accelerator, "KVM" | "TCG") && number.bytes().all(|byte| byte.is_ascii_digit()))
-        .then(|| number.parse().ok())?
-}
-
-fn is_migration(comm: &str) -> bool {
-    MIGRATION.contains(&comm) || MIGRATION_PREFIXES.iter().any(|prefix| comm.starts_with(prefix))
-}
-
-fn is_numbered(comm: &str, prefix: &str) -> bool {
-    comm.strip_prefix(prefix)
-        .is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
+    named && (comm == process.comm || names::is_qemu(comm))
 }
 
 #[cfg(test)]

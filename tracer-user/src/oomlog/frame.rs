@@ -1,7 +1,7 @@
 //! Lines of a log -> kernel messages: takes away what dmesg, journalctl, syslog or /dev/kmsg put around them.
 
-use serde_json::Value;
-
+use super::fields::Fields;
+use super::objects::{Objects, Step, Verbose};
 use super::prefix;
 use super::report::Stamp;
 
@@ -42,23 +42,16 @@ pub struct Framer {
     entry: Option<Entry>,
     /// The last line was a /dev/kmsg record, so ` KEY=value` lines belong to it.
     after_kmsg: bool,
+    /// JSON with a field on each line: `journalctl -o json-pretty`, `dmesg -J`.
+    objects: Objects,
+    /// `journalctl -o verbose`
+    verbose: Verbose,
 }
 
 #[derive(Debug, Default)]
 struct Entry {
     fields: Fields,
     binary: Option<Binary>,
-}
-
-/// The fields of a journal entry that matter here.
-#[derive(Debug, Default)]
-struct Fields {
-    message: Option<String>,
-    transport: Option<String>,
-    identifier: Option<String>,
-    host: Option<String>,
-    realtime_us: Option<i64>,
-    monotonic_us: Option<u64>,
 }
 
 /// A field of the export format with a length before its bytes, which may hold line breaks.
@@ -88,7 +81,18 @@ impl Framer {
             return Framed::Structure;
         }
         let line = String::from_utf8_lossy(raw);
+        let step = match self.verbose.line(&line) {
+            Step::Elsewhere => self.objects.line(&line),
+            step => step,
+        };
+        match step {
+            Step::Elsewhere => {}
+            Step::Part => return Framed::Structure,
+            Step::Entry(fields) => return fields.framed(),
+        }
+        // journalctl -o json-seq, json-sse
         let json = line.trim_start_matches('\u{1e}');
+        let json = json.strip_prefix("data: ").unwrap_or(json);
         if json.starts_with('{')
             && let Some(fields) = Fields::from_json(json)
         {
@@ -104,9 +108,10 @@ impl Framer {
 
     /// The entry that the log ended in.
     pub fn finish(&mut self) -> Framed {
-        self.entry
-            .take()
-            .map_or(Framed::Structure, |entry| entry.fields.framed())
+        let entry = self.entry.take().map(|entry| entry.fields);
+        entry
+            .or_else(|| self.verbose.finish())
+            .map_or(Framed::Structure, Fields::framed)
     }
 }
 
@@ -169,78 +174,5 @@ impl Binary {
         self.bytes
             .first_chunk::<8>()
             .is_some_and(|length| self.seen >= u64::from_le_bytes(*length).saturating_add(9))
-    }
-}
-
-impl Fields {
-    fn set(&mut self, name: &str, value: &str) {
-        let text = || Some(value.to_owned());
-        match name {
-            "MESSAGE" => self.message = text(),
-            "_TRANSPORT" => self.transport = text(),
-            "SYSLOG_IDENTIFIER" => self.identifier = text(),
-            "_HOSTNAME" => self.host = text(),
-            "__REALTIME_TIMESTAMP" => self.realtime_us = value.parse().ok(),
-            // The kernel's own time is nearer to the event than the journal's.
-            "_SOURCE_MONOTONIC_TIMESTAMP" => self.monotonic_us = value.parse().ok(),
-            _ => {}
-        }
-    }
-
-    /// `None` when the line is no journal entry.
-    fn from_json(line: &str) -> Option<Self> {
-        let Value::Object(object) = serde_json::from_str(line).ok()? else {
-            return None;
-        };
-        let mut fields = Self::default();
-        for (name, value) in &object {
-            if let Some(value) = json_text(value) {
-                fields.set(name, &value);
-            }
-        }
-        fields.message.is_some().then_some(fields)
-    }
-
-    fn framed(self) -> Framed {
-        let Some(text) = self.message else {
-            return Framed::Structure;
-        };
-        let kernel = |name: &Option<String>| name.as_deref().map(|name| name == "kernel");
-        if !kernel(&self.transport)
-            .or_else(|| kernel(&self.identifier))
-            .unwrap_or(true)
-            && kernel(&self.identifier) != Some(true)
-        {
-            return Framed::Foreign;
-        }
-        let stamp = (self.realtime_us.is_some() || self.monotonic_us.is_some()).then(|| Stamp {
-            printed: prefix::show_time(self.realtime_us, self.monotonic_us),
-            boot_us: self.monotonic_us,
-            unix_us: self.realtime_us,
-        });
-        let (caller, text) = prefix::take_caller(&text);
-        Framed::Message(Message {
-            host: self.host,
-            caller,
-            stamp,
-            text: text.to_owned(),
-            bare: false,
-        })
-    }
-}
-
-/// journalctl writes a field that is no printable text as an array of byte values.
-fn json_text(value: &Value) -> Option<String> {
-    match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
-        Value::Array(bytes) => {
-            let bytes: Option<Vec<u8>> = bytes
-                .iter()
-                .map(|byte| byte.as_u64().and_then(|byte| u8::try_from(byte).ok()))
-                .collect();
-            Some(String::from_utf8_lossy(&bytes?).into_owned())
-        }
-        _ => None,
     }
 }

@@ -9,8 +9,10 @@
 
 pub mod explain;
 pub mod fact;
+mod fields;
 pub mod frame;
 mod level;
+mod objects;
 mod parser;
 mod prefix;
 mod report;

@@ -1,6 +1,19 @@
 //! Roles by name alone: a log gives no executable, no command line and, for the invoker, no process.
 
-use crate::role::Role;
+use crate::role::{Role, names};
+
+pub use crate::role::names::is_qemu;
+
+/// Kernel threads that run into a pod's limit, or into the machine's.
+const KERNEL: [&str; 7] = [
+    "kworker/",
+    "khugepaged",
+    "kswapd",
+    "kcompactd",
+    "ksmd",
+    "oom_reaper",
+    "ksoftirqd/",
+];
 
 /// Role of a process of the task table, and of the main thread of one.
 #[must_use]
@@ -8,71 +21,24 @@ pub fn of_process(comm: &str) -> Role {
     if is_qemu(comm) {
         return Role::MainLoop;
     }
-    match comm {
-        "virt-launcher-m" | "virt-launcher-monitor" => Role::Helper("virt-launcher-monitor".into()),
-        "virt-launcher" | "virtqemud" | "libvirtd" | "virtlogd" | "virt-tail" | "swtpm" | "virtiofsd" | "qemu-img"
-        | "virt-freezer" | "virt-probe" | "pause" | "container-disk" => Role::Helper(comm.into()),
-        _ if comm.starts_with("passt") => Role::Helper("passt".into()),
-        _ => Role::Other(comm.into()),
-    }
-}
-
-/// QEMU's process, by its name.
-#[must_use]
-pub fn is_qemu(comm: &str) -> bool {
-    comm.starts_with("qemu-system") || comm == "qemu-kvm"
+    names::helper(comm).unwrap_or_else(|| Role::Other(comm.into()))
 }
 
 /// Role of any thread.
 #[must_use]
 pub fn of_thread(comm: &str) -> Role {
-    if let Some(vcpu) = vcpu(comm) {
-        return Role::Vcpu(vcpu);
+    if let Some(role) = names::qemu_thread(comm) {
+        return role;
     }
-    if let Some(name) = comm.strip_prefix("IO ") {
-        return Role::IoThread(name.into());
-    }
-    let kernel = [
-        "kworker/",
-        "khugepaged",
-        "kswapd",
-        "kcompactd",
-        "ksmd",
-        "oom_reaper",
-        "ksoftirqd/",
-    ];
-    let migration = [
-        "mig/",
-        "multifd",
-        "live_migration",
-        "postcopy/",
-        "return path",
-        "bg_snapshot",
-    ];
-    let starts = |prefixes: &[&str]| prefixes.iter().any(|prefix| comm.starts_with(prefix));
     match comm {
-        "worker" => Role::BlockWorker,
-        "call_rcu" => Role::Rcu,
-        "vnc_worker" => Role::Vnc,
+        // libvirt: src/rpc/virnetserver.c, names of its worker threads
         "rpc-virtqemud" | "prio-rpc-virtqe" => Role::Helper("virtqemud".into()),
         "rpc-libvirtd" | "prio-rpc-libvir" => Role::Helper("libvirtd".into()),
-        _ if comm.starts_with("vhost-") => Role::Vhost,
-        _ if starts(&["iou-wrk-", "iou-sqp-"]) => Role::IoUring,
-        _ if comm.starts_with("kvm") => Role::Kvm,
-        _ if starts(&migration) => Role::Migration,
-        _ if starts(&kernel) => Role::Kernel(comm.split('/').next().unwrap_or(comm).into()),
+        _ if KERNEL.iter().any(|prefix| comm.starts_with(prefix)) => {
+            Role::Kernel(comm.split('/').next().unwrap_or(comm).into())
+        }
         _ => of_process(comm),
     }
-}
-
-/// `CPU 3/KVM`, `CPU 3/TCG`
-fn vcpu(comm: &str) -> Option<u32> {
-    let (number, kind) = comm.strip_prefix("CPU ")?.split_once('/')?;
-    // A three-digit number leaves no room for the whole word.
-    ["KVM", "TCG", "MSHV", "HVF"]
-        .iter()
-        .any(|full| full.starts_with(kind))
-        .then(|| number.parse().ok())?
 }
 
 #[cfg(test)]

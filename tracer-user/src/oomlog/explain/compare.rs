@@ -1,9 +1,14 @@
 //! The kernel's report against what was recorded of the same kill.
 
+use std::collections::{BTreeMap, HashMap};
+
 use serde::Serialize;
 
+use super::{Explanation, Sure};
 use crate::oomlog::{Report, Stamp};
-use crate::recording::event::{Event, Header, Oom};
+use crate::recording::event::{Body, Event, Header, Oom};
+use crate::role::Role;
+use crate::units::Bytes;
 
 /// What comparing a log with a recording found.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -21,12 +26,55 @@ const CLOCK_SLACK_US: u64 = 5_000_000;
 /// Pages that a CPU may have charged in advance (kernel: mm/memcontrol.c MEMCG_CHARGE_BATCH).
 const CHARGE_BATCH: u64 = 64;
 
+/// Processes, memcgs and pods of a recording that are remembered; a node has no more.
+const MAX_NAMES: usize = 1 << 16;
+
+/// What a recording says that a log may say, too.
+#[derive(Clone, Debug, Default)]
+pub struct Recorded {
+    header: Header,
+    kills: Vec<(u64, Oom)>,
+    /// Paths of memcgs, by cgroup id.
+    memcgs: BTreeMap<u64, String>,
+    /// Size of guest RAM by pod, where a QEMU was found.
+    guest_ram: BTreeMap<u32, u64>,
+    /// Names by process id, each as last told before the first kill.
+    processes: HashMap<u32, String>,
+}
+
+impl Recorded {
+    /// Takes an event.
+    pub fn take(&mut self, event: Event) {
+        match event.body {
+            Body::Header(header) => self.header = header,
+            Body::Oom(kill) => self.kills.push((event.t, kill)),
+            Body::Pod(pod) => {
+                let own = std::iter::once((pod.memcg, pod.cgroup));
+                let below = pod.memcgs.into_iter().map(|memcg| (memcg.id, memcg.path));
+                for (id, path) in own.chain(below).filter(|(id, _)| *id != 0) {
+                    if self.memcgs.len() < MAX_NAMES {
+                        self.memcgs.insert(id, path);
+                    }
+                }
+                if pod.guest_ram > 0 && self.guest_ram.len() < MAX_NAMES {
+                    self.guest_ram.insert(pod.pod, pod.guest_ram);
+                }
+            }
+            Body::Process(process) if self.processes.len() < MAX_NAMES => {
+                self.processes.insert(process.pid, process.comm);
+            }
+            _ => {}
+        }
+    }
+}
+
 /// Compares the kills of a log with those of a recording. Kills belong together by the victim's process id.
 #[must_use]
-pub fn compare(reports: &[Report], header: &Header, kills: &[(u64, Oom)]) -> Comparison {
+pub fn compare(reports: &[Report], explanations: &[Explanation], recorded: &Recorded) -> Comparison {
+    let kills = &recorded.kills;
     let mut result = Comparison::default();
     let mut used = vec![false; kills.len()];
-    for report in reports {
+    for (report, explanation) in reports.iter().zip(explanations) {
         let Some((pid, comm)) = report.victim() else { continue };
         let found = kills
             .iter()
@@ -36,7 +84,11 @@ pub fn compare(reports: &[Report], header: &Header, kills: &[(u64, Oom)]) -> Com
             Some((index, (t, kill))) => {
                 used[index] = true;
                 result.matched += 1;
-                facts(report, header, *t, kill, &mut result);
+                facts(report, &recorded.header, *t, kill, &mut result);
+                places(report, recorded, kill, &mut result);
+                roles(explanation, kill, &mut result);
+                guest(explanation, recorded, kill, &mut result);
+                processes(report, recorded, kill, &mut result);
             }
             None => result.disagreements.push(format!(
                 "the log has a kill of {comm} (pid {pid}), the recording has none"
@@ -61,27 +113,10 @@ pub fn compare(reports: &[Report], header: &Header, kills: &[(u64, Oom)]) -> Com
     result
 }
 
-/// The kills among events.
-#[must_use]
-pub fn kill_of(event: Event) -> Option<(u64, Oom)> {
-    match event.body {
-        crate::recording::event::Body::Oom(kill) => Some((event.t, kill)),
-        _ => None,
-    }
-}
-
 fn facts(report: &Report, header: &Header, t: u64, kill: &Oom, result: &mut Comparison) {
     let pid = kill.victim.pid;
     let mut check = |what: &str, log: Option<String>, recorded: Option<String>, same: bool| {
-        let (Some(log), Some(recorded)) = (log, recorded) else {
-            return;
-        };
-        result.compared += 1;
-        if !same {
-            result.disagreements.push(format!(
-                "pid {pid}: {what} is {log} in the log and {recorded} in the recording"
-            ));
-        }
+        result.check(pid, what, log.zip(recorded), same);
     };
     let mut equal = |what: &str, log: Option<String>, recorded: Option<String>| {
         let same = log == recorded;
@@ -154,4 +189,77 @@ fn times(stamp: Option<&Stamp>, header: &Header, t: u64) -> Option<(u64, u64)> {
         return Some((unix, header.boot_unix_ns.saturating_add(t) / 1000));
     }
     Some((stamp.boot_us?, t / 1000))
+}
+
+impl Comparison {
+    /// Counts a fact that both have, and lists it where they differ.
+    fn check(&mut self, pid: u32, what: &str, values: Option<(String, String)>, same: bool) {
+        let Some((log, recorded)) = values else { return };
+        self.compared += 1;
+        if !same {
+            self.disagreements.push(format!(
+                "pid {pid}: {what} is {log} in the log and {recorded} in the recording"
+            ));
+        }
+    }
+
+    fn equal(&mut self, pid: u32, what: &str, values: Option<(String, String)>) {
+        let same = values.as_ref().is_some_and(|(log, recorded)| log == recorded);
+        self.check(pid, what, values, same);
+    }
+}
+
+/// Whose limit it was, and where the victim was.
+fn places(report: &Report, recorded: &Recorded, kill: &Oom, result: &mut Comparison) {
+    let Some(selection) = &report.selection else { return };
+    for (what, log, id) in [
+        ("the cgroup at its limit", &selection.oom_memcg, kill.oom_memcg),
+        ("the victim's cgroup", &selection.task_memcg, kill.memcg),
+    ] {
+        let values = log.clone().zip(recorded.memcgs.get(&id).cloned());
+        result.equal(kill.victim.pid, what, values);
+    }
+}
+
+/// Roles by name against roles by process. A name that says nothing disagrees with nothing.
+fn roles(explanation: &Explanation, kill: &Oom, result: &mut Comparison) {
+    let invoker = explanation.invoker.as_ref().map(|invoker| &invoker.role);
+    let victim = explanation.victim.as_ref().map(|victim| &victim.role);
+    for (what, log, recorded) in [
+        ("the invoker's role", invoker, &kill.invoker.role),
+        ("the victim's role", victim, &kill.victim.role),
+    ] {
+        let told = log.filter(|role| !matches!(role, Role::Other(_)));
+        let values = told.zip(recorded.as_ref());
+        let values = values.map(|(log, recorded)| (log.to_string(), recorded.to_string()));
+        result.equal(kill.victim.pid, what, values);
+    }
+}
+
+/// Guest RAM as the log suggests it, or as the reader said.
+fn guest(explanation: &Explanation, recorded: &Recorded, kill: &Oom, result: &mut Comparison) {
+    let guest = &explanation.guest_ram;
+    let recorded = kill.pod.and_then(|pod| recorded.guest_ram.get(&pod));
+    let what = match guest.sure {
+        Sure::Given => "guest RAM, as given,",
+        _ => "guest RAM, as the log suggests it,",
+    };
+    let values = guest.size.zip(recorded.copied());
+    let same = values.is_some_and(|(log, recorded)| log == recorded);
+    let shown = values.map(|(log, recorded)| (Bytes(log).to_string(), Bytes(recorded).to_string()));
+    result.check(kill.victim.pid, what, shown, same);
+}
+
+/// The task table against the processes that were recorded. Where more than the pod is in the table, its processes need
+/// not be in the recording.
+fn processes(report: &Report, recorded: &Recorded, kill: &Oom, result: &mut Comparison) {
+    let whole_pod = recorded.memcgs.contains_key(&kill.oom_memcg);
+    for task in &report.tasks {
+        let values = match recorded.processes.get(&task.pid) {
+            Some(comm) => Some((task.comm.clone(), comm.clone())),
+            None if whole_pod => Some((task.comm.clone(), "missing".to_owned())),
+            None => None,
+        };
+        result.equal(kill.victim.pid, &format!("process {}", task.pid), values);
+    }
 }

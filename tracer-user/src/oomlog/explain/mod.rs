@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::{Counter, Level, LevelKind, LineCount, Report, Stamp, role};
 use crate::role::Role;
 
-pub use compare::{Comparison, compare, kill_of};
+pub use compare::{Comparison, Recorded, compare};
 pub use guest::{GuestRam, Sure};
 pub use memory::{Memory, Overhead, TaskUse};
 pub use text::{facts, render};
