@@ -16,7 +16,7 @@ with open(sys.argv[1], encoding="utf-8", newline="") as file:
                     "name": sample.name,
                     "labels": sample.labels,
                     "value": sample.value,
-                    "unix_s": float(sample.timestamp),
+                    "unix_s": None if sample.timestamp is None else float(sample.timestamp),
                 }
                 for sample in family.samples
             ],

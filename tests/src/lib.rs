@@ -5,6 +5,7 @@ pub mod browser;
 pub mod conserve;
 pub mod disk;
 pub mod format;
+pub mod http;
 pub mod lab;
 pub mod memcg;
 pub mod oomlog;

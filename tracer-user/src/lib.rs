@@ -14,6 +14,7 @@ pub mod incident;
 pub mod lab;
 pub mod ledger;
 pub mod lookout;
+pub mod metrics;
 pub mod node;
 pub mod oomlog;
 pub mod probe;

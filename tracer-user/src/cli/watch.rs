@@ -1,6 +1,8 @@
 //! `headroom watch`: for as long as the node runs, an incident folder at each kill or alert.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -12,6 +14,7 @@ use crate::cli::say::say;
 use crate::cli::time::duration;
 use crate::collect::{self, Chain, Collector, EventSink};
 use crate::incident::{Clerk, Store, Watcher};
+use crate::metrics::{Exchange, Meter, Server};
 use crate::node::Node;
 use crate::probe::boot_ns;
 use crate::recording::event::Event;
@@ -30,6 +33,7 @@ const LEAST_REPORTS: u64 = 8 << 20;
 #[command(after_help = "Examples:
   headroom watch -o /var/lib/headroom/incidents
   headroom watch default/vm1 --keep 1h --memory 256MiB
+  headroom watch --listen 9769
   headroom watch --alert-eta 5m --alert-headroom 64MiB --on-alert /usr/local/bin/tell-the-pager")]
 pub struct Args {
     #[command(flatten)]
@@ -46,8 +50,35 @@ pub struct Args {
     /// Disk space for all incidents at most; the oldest go first
     #[arg(long, value_name = "SIZE", default_value = "1GiB")]
     max_disk: Bytes,
+    /// Answer Prometheus at PORT of this node alone, or at IP:PORT for others; /metrics and /healthz
+    ///
+    /// Names of VMs and processes are in the metrics: beyond this node, have only who may know them reach the address.
+    #[arg(long, value_name = "[IP:]PORT", value_parser = listen_address)]
+    listen: Option<SocketAddr>,
     #[command(flatten)]
     alerts: AlertArgs,
+}
+
+/// `9769` is of the loopback device; other devices have to be named.
+fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    if let Ok(port) = text.parse() {
+        return Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    }
+    text.parse()
+        .map_err(|_| "write a port, as in 9769, or an address of this node and a port, as in 192.0.2.1:9769".to_owned())
+}
+
+/// Starts to answer, with the sink that knows what.
+fn listen(address: SocketAddr, sinks: &mut Chain) -> anyhow::Result<Server> {
+    let exchange = Arc::new(Exchange::default());
+    let server =
+        Server::start(address, Arc::clone(&exchange)).with_context(|| format!("cannot listen at {address}"))?;
+    sinks.push(Meter::new(exchange));
+    say(format_args!("metrics at http://{}/metrics", server.address()));
+    if !server.address().ip().is_loopback() {
+        say("whoever reaches this address reads the names of this node's VMs and processes");
+    }
+    Ok(server)
 }
 
 /// Watches until a signal comes.
@@ -86,6 +117,8 @@ async fn watch(args: &Args, limits: Limits) -> anyhow::Result<()> {
     let mut signals = Signals::catch()?;
     let mut others = Chain::default();
     others.push(alerting.lookout()?);
+    // It stops answering when it is dropped, at the end.
+    let _server = args.listen.map(|address| listen(address, &mut others)).transpose()?;
     let sinks = Sinks {
         watcher: Watcher::new(limits)?,
         others,

@@ -226,6 +226,30 @@ impl Ledger {
         processes.retain(|pid, process| !process.exited || kept.contains(pid));
     }
 
+    /// Forgets a pod that is gone. A tracer that runs for months sees many.
+    pub fn forget(&mut self, pod: u32) {
+        self.pods.remove(&pod);
+        let gone: Vec<u64> = self
+            .memcgs
+            .iter()
+            .filter(|(_, (of, _))| *of == pod)
+            .map(|(memcg, _)| *memcg)
+            .collect();
+        for memcg in gone {
+            self.memcgs.remove(&memcg);
+            self.sums.retain(|(of, _, _), _| *of != memcg);
+        }
+        self.processes.retain(|_, process| process.pod != Some(pod));
+        self.threads.retain(|_, thread| thread.pod != Some(pod));
+    }
+
+    /// Counts a pod's growth from its next sample on, as if it were new: a kill has ended what was counted.
+    pub fn restart(&mut self, pod: u32) {
+        if let Some(pod) = self.pods.get_mut(&pod) {
+            pod.restart();
+        }
+    }
+
     /// The recording's header.
     #[must_use]
     pub fn header(&self) -> &Header {

@@ -13,6 +13,9 @@ use super::reconcile::Worst;
 use super::series::Series;
 use crate::recording::event::{Alert, Charge, Forecast, Oom, Pod, Reclaim, Sample};
 
+/// Roles and processes of ended threads kept apart; names come from pods, so there is no other bound to their number.
+const MAX_ENDED: usize = 1024;
+
 /// One pod.
 #[derive(Debug, Default)]
 pub struct PodLedger {
@@ -85,6 +88,13 @@ impl PodLedger {
             *self = Self::default();
         }
         self.pod = pod.clone();
+    }
+
+    pub(super) fn restart(&mut self) {
+        *self = Self {
+            pod: std::mem::take(&mut self.pod),
+            ..Self::default()
+        };
     }
 
     pub(super) fn charge(&mut self, t: u64, charge: &Charge, counted: bool) {
@@ -204,7 +214,9 @@ impl PodLedger {
 
     pub(super) fn fold(&mut self, key: ThreadKey, entity: &Entity) {
         if let Some(account) = self.accounts.remove(&key) {
-            self.ended.entry(entity.clone()).or_default().merge(&account);
+            let known = self.ended.len() < MAX_ENDED || self.ended.contains_key(entity);
+            let entity = if known { entity.clone() } else { Entity::others() };
+            self.ended.entry(entity).or_default().merge(&account);
         }
     }
 

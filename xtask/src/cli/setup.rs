@@ -6,7 +6,7 @@ use xtask::setup;
 use xtask::vm::DEFAULT_KERNEL;
 
 /// Install what the build and the tests need: rust-src, bpf-linker, QEMU, a kernel, a browser, tmux, zstd, jq, readers
-/// of exports.
+/// of exports, Prometheus.
 #[derive(Debug, Args)]
 pub struct Setup {
     /// Fetch the newest kernel even if there is one.
@@ -24,6 +24,7 @@ impl Setup {
         let kernel = setup::vm(DEFAULT_KERNEL)?;
         setup::browser()?;
         setup::readers()?;
+        setup::prometheus()?;
         eprintln!("setup: all is there; VMs boot {}", kernel.release);
         Ok(())
     }

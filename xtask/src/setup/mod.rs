@@ -6,6 +6,7 @@ pub mod debian;
 pub mod kernel;
 pub mod mirror;
 pub mod observers;
+pub mod prometheus;
 pub mod python;
 pub mod qemu;
 pub mod rust_src;
@@ -69,6 +70,15 @@ pub fn observers() -> Result<()> {
 pub fn readers() -> Result<PathBuf> {
     let _lock = lock()?;
     python::ensure()
+}
+
+/// A Prometheus.
+///
+/// # Errors
+/// In one line, with what is missing.
+pub fn prometheus() -> Result<PathBuf> {
+    let _lock = lock()?;
+    prometheus::ensure()
 }
 
 /// Replaces the kernel of this line in the cache by the newest one.

@@ -93,6 +93,7 @@ impl Forecaster {
                 self.memcgs.insert(pod.memcg, pod.pod);
                 if pod.gone {
                     self.pods.remove(&pod.pod);
+                    self.memcgs.retain(|_, of| *of != pod.pod);
                 } else {
                     self.pods.entry(pod.pod).or_default().describe(pod);
                 }
