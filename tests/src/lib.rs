@@ -2,6 +2,7 @@
 //! the lab with readable differences, workloads whose bytes are conserved.
 
 pub mod browser;
+pub mod capability;
 pub mod conserve;
 pub mod disk;
 pub mod format;

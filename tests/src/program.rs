@@ -28,6 +28,21 @@ pub fn headroom() -> Result<Command> {
     Ok(command)
 }
 
+/// `headroom` as [`headroom()`], started by another program: its arguments end with what it is to start.
+///
+/// # Errors
+/// When `headroom` cannot be built.
+pub fn behind(wrapper: &[String]) -> Result<Command> {
+    let program = headroom()?;
+    let [first, rest @ ..] = wrapper else {
+        return Ok(program);
+    };
+    let mut command = Command::new(first);
+    command.args(rest).arg(program.get_program());
+    command.stdin(Stdio::null()).env_remove("RUST_LOG").env("NO_COLOR", "1");
+    Ok(command)
+}
+
 /// What a run of `headroom` did.
 #[derive(Debug)]
 pub struct Run {
@@ -118,8 +133,32 @@ impl Recorder {
         Self::attach("watch", targets, folder.into(), options)
     }
 
+    /// `headroom record` or `headroom watch` of these targets, started by a program that becomes headroom, as setpriv
+    /// does.
+    ///
+    /// # Errors
+    /// When it ends or takes too long before it is attached.
+    pub fn behind(
+        wrapper: &[String],
+        subcommand: &str,
+        targets: &[&str],
+        file: impl Into<PathBuf>,
+        options: &[&str],
+    ) -> Result<Self> {
+        Self::launch(behind(wrapper)?, subcommand, targets, file.into(), options)
+    }
+
     fn attach(subcommand: &str, targets: &[&str], file: PathBuf, options: &[&str]) -> Result<Self> {
-        let mut command = headroom()?;
+        Self::launch(headroom()?, subcommand, targets, file, options)
+    }
+
+    fn launch(
+        mut command: Command,
+        subcommand: &str,
+        targets: &[&str],
+        file: PathBuf,
+        options: &[&str],
+    ) -> Result<Self> {
         command.arg(subcommand).args(targets).arg("-o").arg(&file).args(options);
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
         let stderr = child.stderr.take().context("standard error is piped")?;
@@ -162,6 +201,12 @@ impl Recorder {
                 .push(line.with_context(|| format!("no '{words}' in {:?}", self.said))?);
         }
         Ok(())
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Sends it a signal.

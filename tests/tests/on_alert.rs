@@ -217,6 +217,23 @@ fn a_killed_tracer_leaves_no_command_behind() -> Result<()> {
 }
 
 #[test]
+fn it_has_no_capabilities_unless_headroom_keeps_its_own() -> Result<()> {
+    let case = Case::new("grep CapEff /proc/self/status > $F/caps")?;
+    let script = case.script.display().to_string();
+    let (mut recorder, _worker) = case.record(&script, &[])?;
+    ensure!(case.await_lines("caps", 1)? == ["CapEff:\t0000000000000000"]);
+    recorder.interrupt()?;
+    case.expect_whole()?;
+    let case = Case::new("grep CapEff /proc/self/status > $F/caps")?;
+    let script = case.script.display().to_string();
+    let (mut recorder, _worker) = case.record(&script, &["--keep-privileges"])?;
+    let own = fs::read_to_string("/proc/thread-self/status")?;
+    let own = own.lines().find(|line| line.starts_with("CapEff"));
+    ensure!(case.await_lines("caps", 1)?.first().map(String::as_str) == own);
+    recorder.interrupt()
+}
+
+#[test]
 fn a_shell_runs_it_where_that_is_asked_for() -> Result<()> {
     let case = Case::new("")?;
     let line = format!("echo \"$HEADROOM_ALERT\" | tr a-z A-Z > {}", case.file("out").display());

@@ -30,7 +30,8 @@ pub struct AlertArgs {
     /// HEADROOM_HEADROOM_BYTES, HEADROOM_RATE_BYTES_PER_S, HEADROOM_LIMIT_BYTES, HEADROOM_THRESHOLD and HEADROOM_VALUE
     /// (seconds, bytes, or bytes per second), and HEADROOM_MESSAGE (a line to be read). In what comes from the pod,
     /// characters other than letters, digits and " ._-:/@+,()" are underscores. While it runs, it is not run for another
-    /// alert. What it leaves running in its process group ends with it. When headroom ends, it has 5 s left.
+    /// alert. What it leaves running in its process group ends with it. When headroom ends, it has 5 s left. It has no
+    /// capabilities of root: headroom gives them up once it is attached, unless told to --keep-privileges.
     #[arg(long, value_name = "CMD")]
     on_alert: Option<String>,
     /// Give CMD to /bin/sh

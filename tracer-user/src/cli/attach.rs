@@ -12,6 +12,7 @@ use crate::cli::doctor::{self, kernel_release};
 use crate::cli::exit::{ExitError, Status};
 use crate::cli::protect;
 use crate::collect::{Collector, EventSink, Scope};
+use crate::node::privileges::{Children, give_up};
 use crate::node::target::Target;
 use crate::node::{CgroupVersion, Node};
 use crate::probe::{BackendChoice, Options, Tracer, boot_ns};
@@ -32,6 +33,9 @@ pub struct AttachArgs {
     /// Stay as likely to be killed as before, instead of being protected from the OOM killer
     #[arg(long)]
     no_protect: bool,
+    /// Keep every privilege, instead of giving up those that are not needed once the probes are attached
+    #[arg(long)]
+    keep_privileges: bool,
     /// Size of the ring buffer, a power of two
     #[arg(long, value_name = "SIZE", default_value = "4MiB", hide = true)]
     ring: Bytes,
@@ -44,7 +48,11 @@ pub struct Attached {
     scope: Scope,
     header: Header,
     protect: bool,
+    keep_privileges: bool,
 }
+
+/// What is [`Attached`], in a process that is protected and has no more privileges than it needs.
+pub struct Guarded(Attached);
 
 /// A collector, and what wakes it.
 pub type Collecting<S> = (Collector<S>, AsyncFd<OwnedFd>);
@@ -91,6 +99,7 @@ impl AttachArgs {
             cgroup_v1: node.hierarchy().version == CgroupVersion::V1,
         };
         let tracer = Tracer::attach(Path::new("/"), options).map_err(|error| unsupported(doctor::reason(&error)))?;
+        protect::warn_of_missing(&node, &["CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH"]);
         let header = header(&node, &tracer, options);
         Ok(Attached {
             node,
@@ -98,6 +107,7 @@ impl AttachArgs {
             scope,
             header,
             protect: !self.no_protect,
+            keep_privileges: self.keep_privileges,
         })
     }
 
@@ -124,18 +134,33 @@ impl Attached {
         self
     }
 
-    /// Protects this process, unless it was told not to, and lets events flow into `sink`. Needs the runtime.
+    /// Protects this process and gives up the privileges that it needs no more, unless it was told not to. Files of
+    /// other users are to be open by now, and threads are to be started later.
+    ///
+    /// # Errors
+    /// When privileges cannot be given up.
+    pub fn guard(self, children: Children) -> anyhow::Result<Guarded> {
+        if self.protect {
+            protect::from_oom_killer();
+        }
+        if !self.keep_privileges {
+            give_up(children).context("cannot give up privileges (--keep-privileges leaves them be)")?;
+        }
+        Ok(Guarded(self))
+    }
+}
+
+impl Guarded {
+    /// Lets events flow into `sink`. Needs the runtime.
     ///
     /// # Errors
     /// When the sink or the kernel side's maps refuse.
     pub fn collect<S: EventSink>(self, sink: S) -> anyhow::Result<Collecting<S>> {
-        if self.protect {
-            protect::from_oom_killer();
-        }
-        let descriptor = self.tracer.wake_fd()?;
+        let attached = self.0;
+        let descriptor = attached.tracer.wake_fd()?;
         // SAFETY: the descriptor is owned by the AsyncFd, and nothing else closes it.
         let wake = unsafe { AsyncFd::register(descriptor) }.context("cannot wait for the ring buffer")?;
-        let collector = Collector::start(self.node, self.tracer, self.scope, self.header, sink)?;
+        let collector = Collector::start(attached.node, attached.tracer, attached.scope, attached.header, sink)?;
         Ok((collector, wake))
     }
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use serde_json::json;
 
 use crate::cli::exit::{ExitError, Status};
+use crate::node::privileges::{Held, PRIVILEGES, Privilege, Privileges};
 use crate::node::{CgroupVersion, Node};
 use crate::probe::{BackendChoice, Options, Outcome, ProbeError, ProbeState, Tracer};
 
@@ -25,6 +26,7 @@ pub struct Args {
 /// What was found.
 struct Findings {
     root: bool,
+    privileges: Privileges,
     kernel: String,
     cgroup: Result<CgroupVersion, String>,
     tracing: Result<Tracing, String>,
@@ -56,7 +58,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 
 fn examine(backend: BackendChoice) -> Findings {
     let root = Path::new("/");
-    let cgroup = Node::new(root).map(|node| node.hierarchy().version);
+    let node = Node::new(root);
+    let privileges = Privileges::read(node.as_ref().ok());
+    let cgroup = node.map(|node| node.hierarchy().version);
     let attached = Tracer::attach(
         root,
         Options {
@@ -67,6 +71,7 @@ fn examine(backend: BackendChoice) -> Findings {
     );
     Findings {
         root: nix::unistd::geteuid().is_root(),
+        privileges,
         kernel: kernel_release(),
         cgroup: cgroup.map_err(|error| error.to_string()),
         tracing: attached
@@ -81,10 +86,20 @@ fn examine(backend: BackendChoice) -> Findings {
 /// Why tracing is impossible, with the way out that `record` gives too.
 #[must_use]
 pub fn reason(error: &ProbeError) -> String {
-    if nix::unistd::geteuid().is_root() {
-        error.to_string()
-    } else {
-        format!("{error} (not root: run it with sudo)")
+    let privileges = Privileges::read(None);
+    let mut missing = privileges.missing_to_trace();
+    if missing.is_empty() && matches!(error, ProbeError::Denied) {
+        // Before 5.11 maps count as locked memory.
+        let others = privileges.missing().map(|privilege| privilege.name);
+        missing.extend(others.filter(|name| *name == "CAP_SYS_RESOURCE"));
+    }
+    match (error, missing.as_slice()) {
+        (ProbeError::Types(_) | ProbeError::Unresolved(_), _) | (_, []) => error.to_string(),
+        (_, [missing]) => format!("{missing} is missing: run it as root, or with that capability"),
+        (_, missing) => format!(
+            "{} are missing: run it as root, or with these capabilities",
+            missing.join(" and ")
+        ),
     }
 }
 
@@ -120,6 +135,7 @@ impl Findings {
             "ok": self.reason().is_none(),
             "reason": self.reason(),
             "root": self.root,
+            "capabilities": self.capabilities(),
             "kernel": self.kernel,
             "cgroup": self.cgroup.as_ref().map(ToString::to_string).ok(),
             "backend": self.tracing.as_ref().map(|tracing| tracing.backend).ok(),
@@ -127,9 +143,48 @@ impl Findings {
         })
     }
 
+    fn capabilities(&self) -> Vec<serde_json::Value> {
+        let one = |privilege: &Privilege| {
+            let (held, why) = match self.privileges.held(privilege) {
+                Held::Yes => ("yes", None),
+                Held::Needless(why) => ("not needed", Some(why)),
+                Held::Missing => ("missing", None),
+            };
+            json!({
+                "name": privilege.name,
+                "purpose": privilege.purpose,
+                "held": held,
+                "not_needed": why,
+                "required": privilege.lost.is_none(),
+                "lost_without": privilege.lost,
+            })
+        };
+        PRIVILEGES.iter().map(one).collect()
+    }
+
+    fn print_privileges(&self) {
+        let missing: Vec<&str> = self.privileges.missing().map(|privilege| privilege.name).collect();
+        match missing.as_slice() {
+            [] => anstream::println!("capabilities everything that headroom needs"),
+            missing => anstream::println!("capabilities missing: {}", missing.join(", ")),
+        }
+        for privilege in &PRIVILEGES {
+            let says = match self.privileges.held(privilege) {
+                Held::Yes => "yes".to_owned(),
+                Held::Needless(why) => format!("not needed: {why}"),
+                Held::Missing => {
+                    let lost = privilege.lost.unwrap_or("nothing can be traced");
+                    format!("missing: needed to {}; without it {lost}", privilege.purpose)
+                }
+            };
+            anstream::println!("  {:<22} {says}", privilege.name);
+        }
+    }
+
     fn print(&self) {
         anstream::println!("kernel       {}", self.kernel);
         anstream::println!("root         {}", if self.root { "yes" } else { "no" });
+        self.print_privileges();
         match &self.cgroup {
             Ok(version) => anstream::println!("cgroup       memory controller on {version}"),
             Err(reason) => anstream::println!("cgroup       {reason}"),

@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::path::Path;
 
 use crate::cli::exit::{ExitError, Status};
+use crate::cli::protect;
 use crate::node::overview::{self, Overview};
 use crate::node::{Node, NodeError, Target, TargetError};
 
@@ -43,6 +44,7 @@ struct Document<'a> {
 /// When this node has no memory controller, or the target is not found.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let node = Node::new(Path::new("/")).map_err(unsupported)?;
+    protect::warn_of_missing(&node, &["CAP_SYS_PTRACE"]);
     let target: Option<Target> = args
         .target
         .as_deref()

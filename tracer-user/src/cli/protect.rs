@@ -1,4 +1,4 @@
-//! The tracer must survive the OOM it watches.
+//! The tracer must survive the OOM it watches, and hold no more privileges than it still needs.
 
 use std::ffi::CStr;
 use std::fs::File;
@@ -7,10 +7,13 @@ use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 use std::sync::OnceLock;
 
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
-use nix::sys::mman::{MlockAllFlags, mlockall};
 use nix::sys::stat::Mode;
 use nix::unistd::write;
+
+use crate::node::Node;
+use crate::node::privileges::{Privileges, may_lock_everything};
 
 const FILE: &CStr = c"/proc/self/oom_score_adj";
 /// kernel: OOM_SCORE_ADJ_MIN is -1000 and means never; -999 leaves the last word to the kernel (include/uapi/linux/oom.h).
@@ -29,10 +32,35 @@ pub fn from_oom_killer() {
         BEFORE.get_or_init(|| before);
         Ok(())
     }) {
-        log::warn!("cannot lower oom_score_adj: {error}");
+        log::warn!("the OOM killer may choose headroom, CAP_SYS_RESOURCE is missing: oom_score_adj: {error}");
     }
-    if let Err(error) = mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE) {
-        log::warn!("cannot lock memory: {error}");
+    if let Err(error) = lock_memory() {
+        log::warn!("headroom's memory may be reclaimed, CAP_IPC_LOCK is missing: {error}");
+    }
+}
+
+/// Locks what there is now, code included: it may not be readable from a disk that waits for memory. What comes later
+/// is locked as it is touched; a thread's stack would else be in memory as a whole.
+fn lock_memory() -> io::Result<()> {
+    if !may_lock_everything() {
+        // With a limit, locking what comes later would let an allocation fail that else would not.
+        return Err(Errno::EPERM.into());
+    }
+    for flags in [libc::MCL_CURRENT, libc::MCL_FUTURE | libc::MCL_ONFAULT] {
+        // SAFETY: mlockall has no preconditions.
+        Errno::result(unsafe { libc::mlockall(flags) })?;
+    }
+    Ok(())
+}
+
+/// Warns of what is lost without privileges with these names.
+pub fn warn_of_missing(node: &Node, names: &[&str]) {
+    for privilege in Privileges::read(Some(node)).missing() {
+        if let Some(lost) = privilege.lost
+            && names.contains(&privilege.name)
+        {
+            log::warn!("{lost}: {} is missing", privilege.name);
+        }
     }
 }
 

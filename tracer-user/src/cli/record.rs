@@ -19,6 +19,7 @@ use crate::cli::protect;
 use crate::cli::say::say;
 use crate::cli::time::duration;
 use crate::collect::{self, Chain, EventSink};
+use crate::node::privileges::Children;
 use crate::probe::boot_ns;
 use crate::recording::event::{Body, Event};
 use crate::recording::{Overwrite, Writer};
@@ -79,12 +80,14 @@ async fn record(args: &Args) -> anyhow::Result<()> {
         Overwrite::Refuse
     };
     let writer = Writer::create(&path, overwrite)?;
+    let children = Children::of(args.run_command);
+    let guarded = attached.guard(children)?;
     let mut signals = Signals::catch()?;
     let mut sinks = Chain::default();
     sinks.push(Recording(writer));
     sinks.push(StatusLine::new(std::io::stderr().is_terminal()));
     sinks.push(alerting.lookout()?);
-    let (mut collector, wake) = attached.collect(sinks)?;
+    let (mut collector, wake) = guarded.collect(sinks)?;
     // Whoever started us (a backup script, the lab) waits for this line.
     say(format_args!("attached, recording to {}", path.display()));
     let mut child = start_command(args)?;

@@ -10,6 +10,7 @@ use crate::cli::attach::{self, AttachArgs, Signals};
 use crate::cli::exit::{ExitError, Status};
 use crate::cli::report::not_read;
 use crate::cli::time::duration;
+use crate::node::privileges::Children;
 use crate::recording::State;
 use crate::top::replay::Player;
 use crate::top::{Feed, Session, Theme, live, replay};
@@ -58,7 +59,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 async fn watch(args: &Args, theme: Theme) -> anyhow::Result<()> {
     let attached = args.attach.attach_following()?;
     let mut signals = Signals::catch()?;
-    let (mut collector, wake) = attached.collect(Feed::live())?;
+    let (mut collector, wake) = attached.guard(Children::Nothing)?.collect(Feed::live())?;
     let mut session = Session::start(theme, args.interval, false).context("cannot use the terminal")?;
     let result = live(&mut session, &mut collector, &wake, signals.next()).await;
     // The terminal first: what goes wrong now is to be read there.

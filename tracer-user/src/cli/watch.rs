@@ -16,6 +16,7 @@ use crate::collect::{self, Chain, Collector, EventSink};
 use crate::incident::{Clerk, Store, Watcher};
 use crate::metrics::{Exchange, Meter, Server};
 use crate::node::Node;
+use crate::node::privileges::Children;
 use crate::probe::boot_ns;
 use crate::recording::event::Event;
 use crate::recording::flight::Limits;
@@ -113,6 +114,8 @@ async fn watch(args: &Args, limits: Limits) -> anyhow::Result<()> {
     let alerting = args.alerts.check()?;
     let attached = args.attach.attach_following()?.foreseeing();
     let store = Store::open(&args.output, args.max_disk.0)?;
+    let guarded = attached.guard(Children::Nothing)?;
+    store.check_writable()?;
     let clerk = Clerk::start(store, Node::new("/".as_ref())?).context("cannot start a thread")?;
     let mut signals = Signals::catch()?;
     let mut others = Chain::default();
@@ -123,7 +126,7 @@ async fn watch(args: &Args, limits: Limits) -> anyhow::Result<()> {
         watcher: Watcher::new(limits)?,
         others,
     };
-    let (mut collector, wake) = attached.collect(sinks)?;
+    let (mut collector, wake) = guarded.collect(sinks)?;
     say(format_args!(
         "attached, watching; incidents go to {}",
         args.output.display()

@@ -77,7 +77,11 @@ impl<S: EventSink> Collector<S> {
         let now = boot_ns();
         let kernel_log = KernelLog::at_end(&node);
         if let Err(error) = &kernel_log {
-            log::warn!("kills come without the kernel's own report: /dev/kmsg: {error}");
+            let missing = match error.kind() {
+                std::io::ErrorKind::PermissionDenied => " (CAP_SYSLOG is missing, or a container may not use it)",
+                _ => "",
+            };
+            log::warn!("kills come without the kernel's own report: /dev/kmsg: {error}{missing}");
         }
         let mut this = Self {
             node,

@@ -5,6 +5,8 @@ use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use nix::unistd::{AccessFlags, eaccess};
+
 use super::name;
 
 /// Every file that an incident folder may hold. A folder with anything else in it is somebody's work and stays.
@@ -98,6 +100,17 @@ impl Store {
             remove(&folder.join(unfinished));
         }
         Ok(store)
+    }
+
+    /// Makes sure that incidents can be written with the privileges that this process has now.
+    ///
+    /// # Errors
+    /// When they cannot.
+    pub fn check_writable(&self) -> Result<(), StoreError> {
+        eaccess(&self.folder, AccessFlags::W_OK | AccessFlags::X_OK).map_err(|error| StoreError::Folder {
+            path: self.folder.clone(),
+            source: error.into(),
+        })
     }
 
     /// Where it is.

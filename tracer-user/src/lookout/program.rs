@@ -88,9 +88,12 @@ impl Program {
 }
 
 /// Has the kernel kill it when the thread that minds it is gone: a tracer that is killed leaves nothing behind that has no
-/// time limit.
+/// time limit. A program that gained privileges when it starts would be let off (kernel: kernel/cred.c `commit_creds`).
 fn die_with_us(command: &mut Command) {
-    let bind = || Ok(prctl::set_pdeathsig(Signal::SIGKILL)?);
+    let bind = || {
+        prctl::set_no_new_privs()?;
+        Ok(prctl::set_pdeathsig(Signal::SIGKILL)?)
+    };
     // SAFETY: between fork and exec only prctl is called, which is async-signal-safe; nothing allocates.
     unsafe {
         command.pre_exec(bind);

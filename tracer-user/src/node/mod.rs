@@ -20,6 +20,7 @@ pub mod overview;
 pub mod own;
 pub mod pod_path;
 pub mod pods;
+pub mod privileges;
 pub mod process;
 pub mod qemu_args;
 pub mod roles;

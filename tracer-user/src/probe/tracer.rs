@@ -58,6 +58,9 @@ pub enum ProbeError {
         /// Why, with the missing capability where that is it.
         reason: String,
     },
+    /// The same, for want of a capability.
+    #[error("the kernel refused the eBPF maps: permission denied")]
+    Denied,
     /// No backend counts charges here.
     #[error("no backend can count charges on this kernel: {0}")]
     NoBackend(String),
@@ -244,18 +247,14 @@ fn load(types: &KernelTypes, btf: &Btf, offsets: &KernelOffsets, options: Option
         .override_global("HAS_TASK_BTF", &has_task_btf, true)
         .map_max_entries("RECORDS", options.ring_bytes)
         .load(OBJECT)
-        .map_err(|error| ProbeError::Load {
-            reason: explain_load(&error),
-        })
+        .map_err(|error| not_loaded(&error))
 }
 
-/// Why maps or globals were refused, with the missing capability where that is it.
-fn explain_load(error: &EbpfError) -> String {
+/// Why maps or globals were refused.
+fn not_loaded(error: &EbpfError) -> ProbeError {
     match os_error(error).and_then(io::Error::raw_os_error) {
-        Some(libc::EPERM | libc::EACCES) => {
-            "permission denied: run as root, or with CAP_BPF and CAP_PERFMON".to_owned()
-        }
-        _ => chain(error),
+        Some(libc::EPERM | libc::EACCES) => ProbeError::Denied,
+        _ => ProbeError::Load { reason: chain(error) },
     }
 }
 
