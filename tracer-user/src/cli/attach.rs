@@ -33,6 +33,9 @@ pub struct AttachArgs {
     /// Stay as likely to be killed as before, instead of being protected from the OOM killer
     #[arg(long)]
     no_protect: bool,
+    /// What recordings call this node, instead of by its host name; a container has one of its own
+    #[arg(long, value_name = "NAME", env = "HEADROOM_NODE", value_parser = node_name)]
+    node: Option<String>,
     /// Keep every privilege, instead of giving up those that are not needed once the probes are attached
     #[arg(long)]
     keep_privileges: bool,
@@ -62,6 +65,12 @@ impl AttachArgs {
     #[must_use]
     pub fn targets_given(&self) -> &[String] {
         &self.targets
+    }
+
+    /// This node's name.
+    #[must_use]
+    pub fn host(&self) -> String {
+        self.node.clone().unwrap_or_else(host_name)
     }
 
     /// Finds the targets and attaches. They are these pods and no others, however long it takes.
@@ -100,7 +109,7 @@ impl AttachArgs {
         };
         let tracer = Tracer::attach(Path::new("/"), options).map_err(|error| unsupported(doctor::reason(&error)))?;
         protect::warn_of_missing(&node, &["CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH"]);
-        let header = header(&node, &tracer, options);
+        let header = header(&node, &tracer, options, self.host());
         Ok(Attached {
             node,
             tracer,
@@ -207,22 +216,29 @@ impl Signals {
     }
 }
 
-/// This node's name.
-#[must_use]
-pub fn host() -> String {
+/// A name that can be part of a file's name.
+fn node_name(text: &str) -> Result<String, String> {
+    let fits = |character: char| character.is_ascii_alphanumeric() || "._-".contains(character);
+    if text.is_empty() || text.len() > 253 || !text.chars().all(fits) {
+        return Err("a name of letters, digits, '.', '_' and '-'".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+fn host_name() -> String {
     nix::sys::utsname::uname().map_or_else(
         |_| "unknown".to_owned(),
         |name| name.nodename().to_string_lossy().into_owned(),
     )
 }
 
-fn header(node: &Node, tracer: &Tracer, options: Options) -> Header {
+fn header(node: &Node, tracer: &Tracer, options: Options, host: String) -> Header {
     let since_epoch = Timestamp::now().as_nanosecond();
     let boot_unix_ns = since_epoch - i128::from(boot_ns());
     Header {
         format: FORMAT.to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        host: host(),
+        host,
         kernel: kernel_release(),
         cgroup: node.hierarchy().version.to_string(),
         boot_unix_ns: u64::try_from(boot_unix_ns).unwrap_or(0),

@@ -13,7 +13,7 @@ use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep_until};
 
 use crate::cli::alert::AlertArgs;
-use crate::cli::attach::{self, AttachArgs, Signals, host};
+use crate::cli::attach::{self, AttachArgs, Signals};
 use crate::cli::exit::{ExitError, Status};
 use crate::cli::protect;
 use crate::cli::say::say;
@@ -71,7 +71,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 async fn record(args: &Args) -> anyhow::Result<()> {
-    let path = args.output.clone().unwrap_or_else(default_path);
+    let path = args.output.clone().unwrap_or_else(|| default_path(&args.attach.host()));
     let alerting = args.alerts.check()?;
     let attached = args.attach.attach()?.foreseeing();
     let overwrite = if args.force {
@@ -172,9 +172,9 @@ fn command_status(status: Option<ExitStatus>) -> anyhow::Result<()> {
     }
 }
 
-fn default_path() -> PathBuf {
+fn default_path(host: &str) -> PathBuf {
     let now = Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
-    PathBuf::from(format!("headroom-{}-{now}.jsonl.zst", host()))
+    PathBuf::from(format!("headroom-{host}-{now}.jsonl.zst"))
 }
 
 /// Writes events down.

@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use procfs::process::MountInfo;
 
 use super::bounded::{self, SMALL};
-use super::{Node, NodeError};
+use super::{Node, NodeError, namespace};
 
 /// Most of /proc/self/mountinfo that is read: a node with thousands of mounts has a few MiB of it.
 const MOUNTINFO_LIMIT: u64 = 16 << 20;
@@ -281,7 +281,13 @@ impl Node {
     /// outside of what this cgroup namespace shows.
     #[must_use]
     pub fn memcg_path(&self, pid: u32) -> Option<String> {
-        let text = bounded::text(&self.proc(&format!("{pid}/cgroup")), SMALL)?;
+        let path = self.told_memcg_path(&pid.to_string())?;
+        namespace::absolute(&self.namespace, &path)
+    }
+
+    /// The same as /proc tells it, in our cgroup namespace.
+    pub(super) fn told_memcg_path(&self, process: &str) -> Option<String> {
+        let text = bounded::text(&self.proc(&format!("{process}/cgroup")), SMALL)?;
         let path = text.lines().find_map(|line| {
             let mut fields = line.splitn(3, ':').skip(1);
             let controllers = fields.next()?;
@@ -294,7 +300,7 @@ impl Node {
         })?;
         // A process whose cgroup was removed under it has this appended (kernel: kernel/cgroup/cgroup.c).
         let path = path.strip_suffix(" (deleted)").unwrap_or(path);
-        (!path.split('/').any(|part| part == "..")).then(|| path.to_owned())
+        Some(path.to_owned())
     }
 }
 

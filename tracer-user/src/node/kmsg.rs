@@ -4,8 +4,10 @@ use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
 
 use super::Node;
+use super::syslog::CallLog;
 
 /// A record with its dictionary is at most this long (kernel: kernel/printk/printk.c PRINTKRB_RECORD_MAX and
 /// PRINTK_MESSAGE_MAX, 2 KiB; CONSOLE_EXT_LOG_MAX, 8 KiB, before 6.3).
@@ -34,10 +36,14 @@ impl Record {
     }
 }
 
-/// A reader of /dev/kmsg that never waits.
+/// A reader of /dev/kmsg that never waits; where that cannot be opened, of syslog(2).
 #[derive(Debug)]
-pub struct KernelLog {
-    file: File,
+pub struct KernelLog(Source);
+
+#[derive(Debug)]
+enum Source {
+    Device(File),
+    Call(CallLog),
 }
 
 impl KernelLog {
@@ -48,7 +54,10 @@ impl KernelLog {
     /// When /dev/kmsg cannot be opened; without CAP_SYSLOG it often cannot.
     pub fn at_end(node: &Node) -> io::Result<Self> {
         let mut log = Self::at_start(node)?;
-        log.file.seek(SeekFrom::End(0))?;
+        match &mut log.0 {
+            Source::Device(file) => drop(file.seek(SeekFrom::End(0))?),
+            Source::Call(call) => drop(call.read_new()?),
+        }
         Ok(log)
     }
 
@@ -60,8 +69,15 @@ impl KernelLog {
         let file = OpenOptions::new()
             .read(true)
             .custom_flags(libc::O_NONBLOCK)
-            .open(node.root.join("dev/kmsg"))?;
-        Ok(Self { file })
+            .open(node.root.join("dev/kmsg"));
+        match file {
+            Ok(file) => Ok(Self(Source::Device(file))),
+            // Only the running kernel has a call.
+            Err(error) if node.root == Path::new("/") => {
+                CallLog::at_start().map_or(Err(error), |call| Ok(Self(Source::Call(call))))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// The records since the last call. What was overwritten before it could be read is skipped.
@@ -69,10 +85,14 @@ impl KernelLog {
     /// # Errors
     /// When the log cannot be read; that there is nothing new is none.
     pub fn read_new(&mut self) -> io::Result<Vec<Record>> {
+        let file = match &mut self.0 {
+            Source::Device(file) => file,
+            Source::Call(call) => return call.read_new(),
+        };
         let mut bytes = Vec::new();
         let mut buffer = vec![0; RECORD_MAX];
         while bytes.len() < READ_MAX {
-            match self.file.read(&mut buffer) {
+            match file.read(&mut buffer) {
                 Ok(0) => break,
                 // One record, its newline included.
                 Ok(length) => bytes.extend_from_slice(&buffer[..length]),
@@ -146,7 +166,6 @@ pub fn last_oom_report(records: &[Record]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
-    use std::path::Path;
 
     use super::*;
     use crate::node::test_tree::Tree;

@@ -15,6 +15,7 @@ pub mod kmsg;
 mod live_tests;
 pub mod maps;
 pub mod memory_stat;
+mod namespace;
 pub mod open_files;
 pub mod overview;
 pub mod own;
@@ -24,6 +25,7 @@ pub mod privileges;
 pub mod process;
 pub mod qemu_args;
 pub mod roles;
+mod syslog;
 pub mod target;
 #[cfg(test)]
 mod test_tree;
@@ -40,6 +42,8 @@ pub use target::{Target, TargetError};
 pub struct Node {
     root: PathBuf,
     hierarchy: Hierarchy,
+    /// Where our cgroup namespace begins in the hierarchy.
+    namespace: String,
 }
 
 /// Why the node could not be read.
@@ -64,10 +68,14 @@ impl Node {
     /// # Errors
     /// When no hierarchy with the memory controller is mounted there.
     pub fn new(root: &Path) -> Result<Self, NodeError> {
-        Ok(Self {
+        let mut node = Self {
             root: root.to_owned(),
             hierarchy: Hierarchy::find(root)?,
-        })
+            namespace: "/".to_owned(),
+        };
+        let own = node.told_memcg_path("self");
+        node.namespace = namespace::root(root, &node.hierarchy, own.as_deref());
+        Ok(node)
     }
 
     /// Where the memory controller is mounted.
