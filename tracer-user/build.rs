@@ -21,6 +21,14 @@ fn build() -> anyhow::Result<()> {
     // build-std is behind a nightly switch; the object is the only thing built with it.
     // SAFETY: as above.
     unsafe { env::set_var("RUSTC_BOOTSTRAP", "1") };
+    // The object's type information names source files, which the kernel shows: not those of the machine that built it.
+    for (name, value) in [
+        ("CARGO_UNSTABLE_TRIM_PATHS", "true"),
+        ("CARGO_PROFILE_RELEASE_TRIM_PATHS", "all"),
+    ] {
+        // SAFETY: as above.
+        unsafe { env::set_var(name, value) };
+    }
     // aya-build turns each line that cargo writes into a warning: let only warnings and errors be written.
     // SAFETY: as above.
     unsafe { env::set_var("CARGO_TERM_QUIET", "true") };

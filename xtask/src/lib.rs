@@ -1,8 +1,10 @@
 //! Set up, build, test and show headroom: the parts that `cargo xtask` and the end-to-end tests share.
 //!
-//! [`setup`] installs what a build or a VM needs, [`build`] makes the binaries, [`vm`] boots a kernel around them.
+//! [`setup`] installs what a build or a VM needs, [`build`] makes the binaries, [`vm`] boots a kernel around them,
+//! [`dist`] packs them for nodes.
 
 pub mod build;
+pub mod dist;
 pub mod matrix;
 pub mod paths;
 pub mod process;

@@ -22,6 +22,8 @@ enum Command {
     Setup(cli::setup::Setup),
     /// Build the static binary.
     Build,
+    /// Build what is handed out: the static program, a Debian package, an archive, a container image, checksums.
+    Dist(cli::dist::Dist),
     /// Run all checks and tests, those on this host and those in VMs. Needs root.
     Test(cli::test::Test),
     /// Boot a kernel in an emulated machine and run a command in it.
@@ -50,6 +52,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Build => {
             println!("{}", build::binaries()?.headroom().display());
         }
+        Command::Dist(dist) => dist.run()?,
         Command::Test(test) => test.run()?,
         Command::Vm(vm) => return vm.run(),
         Command::Lab(lab) => return lab.run(),

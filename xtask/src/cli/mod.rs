@@ -1,6 +1,7 @@
 //! One file per command: its arguments and its `run`.
 
 pub mod accuracy;
+pub mod dist;
 pub mod lab;
 pub mod matrix;
 pub mod setup;
