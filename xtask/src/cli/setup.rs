@@ -24,6 +24,7 @@ impl Setup {
         let kernel = setup::vm(DEFAULT_KERNEL)?;
         setup::browser()?;
         setup::readers()?;
+        setup::kubernetes()?;
         setup::prometheus()?;
         eprintln!("setup: all is there; VMs boot {}", kernel.release);
         Ok(())

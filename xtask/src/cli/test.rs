@@ -39,6 +39,7 @@ impl Test {
         setup::browser()?;
         setup::observers()?;
         setup::readers()?;
+        setup::kubernetes()?;
         if !self.no_lint {
             lint()?;
         }

@@ -69,7 +69,16 @@ pub fn observers() -> Result<()> {
 /// In one line, with what to install by hand.
 pub fn readers() -> Result<PathBuf> {
     let _lock = lock()?;
-    python::ensure()
+    python::ensure(&python::READERS)
+}
+
+/// A Python with the schemas of Kubernetes.
+///
+/// # Errors
+/// In one line, with what to install by hand.
+pub fn kubernetes() -> Result<PathBuf> {
+    let _lock = lock()?;
+    python::ensure(&python::KUBERNETES)
 }
 
 /// A Prometheus.
