@@ -4,13 +4,11 @@ use std::collections::BTreeMap;
 
 use super::measure::{Held, Observation};
 use super::reserve::{Holding, Knob, Need, smallest};
-use super::spec::{Basis, Known, Spec, spec};
 use super::workload::classify;
-use super::{
-    Advice, LookAt, NeedReport, Outcome, RecordingReport, Reserves, RoleReport, ShapeReport, snippet, verdict,
-};
+use super::{Advice, LookAt, NeedReport, Outcome, RecordingReport, Reserves, RoleReport, snippet, verdict};
 use crate::ledger::Entity;
 use crate::sizing::breakdown::{Breakdown, Taken, breakdown};
+use crate::sizing::spec::{Basis, Known, Spec, spec};
 use crate::units::Bytes;
 
 /// An observation and the recording that it comes from.
@@ -131,7 +129,7 @@ fn settle(advice: &mut Advice, spec: &Spec, taken: &Taken, need: Need) {
             return;
         }
     };
-    advice.shape = Some(shape_report(spec, sized.limit));
+    advice.shape = Some(spec.shape(sized.limit));
     let broken: Breakdown = breakdown(&sized.budget.overhead, taken);
     advice.budget = Some(broken);
     if spec.basis == Basis::Assumed {
@@ -294,21 +292,6 @@ fn taken(seen: &[&Observation]) -> Taken {
         }
     }
     most
-}
-
-fn shape_report(spec: &Spec, limit: u64) -> ShapeReport {
-    ShapeReport {
-        basis: spec.basis,
-        kubevirt: spec.kubevirt.0.to_string(),
-        harvester: spec.harvester.map(|harvester| harvester.release.to_string()),
-        memory: spec.vm.limit,
-        request: spec.vm.request.filter(|_| spec.harvester.is_none()),
-        vcpus: spec.vm.vcpus.max(1),
-        ratio: spec.now.ratio.map(crate::sizing::ratio::Ratio::factor),
-        reserved: spec.now.reserved,
-        limit_of: if spec.of_pod { "pod" } else { "container" },
-        limit,
-    }
 }
 
 /// Recordings of less than this show a load only where it is made on purpose, nanoseconds.

@@ -9,7 +9,6 @@ mod growth;
 mod measure;
 mod reserve;
 mod snippet;
-mod spec;
 mod text;
 mod verdict;
 mod workload;
@@ -20,13 +19,13 @@ use serde::Serialize;
 
 use crate::role::Role;
 use crate::sizing::breakdown::Breakdown;
+use crate::sizing::spec::Shape;
 
 pub use build::{Recorded, advise};
 pub use growth::{Growth, growth};
 pub use measure::{Held, Observation, Work, observe};
 pub use reserve::{Holding, Knob, Need, smallest};
 pub use snippet::Snippet;
-pub use spec::{Basis, Known, Reserve, Sized, Spec, spec};
 pub use text::render as render_text;
 pub use workload::{Class, Workload, classify};
 
@@ -67,7 +66,7 @@ pub struct Advice {
     /// Who held the overhead, the largest first.
     pub by_role: Vec<RoleReport>,
     /// The VM that the rest is computed for.
-    pub shape: Option<ShapeReport>,
+    pub shape: Option<Shape>,
     /// What was budgeted against what was taken.
     pub budget: Option<Breakdown>,
     /// Kernel memory by kind, each at its peak, where the kernel shows it.
@@ -151,31 +150,6 @@ pub struct RoleReport {
     pub high: Option<u64>,
     /// Its growth came to an end while it was watched.
     pub plateau: bool,
-}
-
-/// The VM that the arithmetic is about.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct ShapeReport {
-    /// Where it comes from.
-    pub basis: Basis,
-    /// KubeVirt release.
-    pub kubevirt: String,
-    /// Harvester release.
-    pub harvester: Option<String>,
-    /// `limits.memory`.
-    pub memory: Option<u64>,
-    /// `requests.memory`; absent where Harvester makes it.
-    pub request: Option<u64>,
-    /// vCPUs.
-    pub vcpus: u64,
-    /// The ratio.
-    pub ratio: Option<f64>,
-    /// Reserved Memory.
-    pub reserved: Option<u64>,
-    /// Whose limit was recorded.
-    pub limit_of: &'static str,
-    /// The limit that it has by this arithmetic.
-    pub limit: u64,
 }
 
 /// The smallest reserves that would have held, each by itself.

@@ -3,8 +3,8 @@
 use serde::Serialize;
 
 use super::measure::GUEST_RAM_PER_PAGE_TABLE;
-use super::spec::{Reserve, Spec};
 use crate::sizing::ratio::Ratio;
+use crate::sizing::spec::{Reserve, Spec};
 use crate::sizing::{Error, MIB};
 
 /// Harvester takes ratios up to 10; more in KubeVirt's own field is hardly meant.
@@ -154,10 +154,10 @@ fn difference(a: u64, b: u64) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::spec::{Known, spec};
     use super::*;
     use crate::recording::event::VmShape;
     use crate::sizing::GIB;
+    use crate::sizing::spec::{Known, spec};
     use crate::sizing::version::{Harvester, KubeVirt};
 
     fn a_spec(known: &Known, guest: u64) -> Spec {

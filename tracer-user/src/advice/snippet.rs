@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::reserve::Holding;
-use super::spec::Basis;
+use crate::sizing::spec::Basis;
 
 /// A change, as a command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -6,6 +6,7 @@ use crate::recording::State;
 use crate::recording::event::{Body, Charge, Event, Header, Oom, Pod, Process, Sample, Thread, VmShape};
 use crate::sizing::GIB;
 use crate::sizing::manifest;
+use crate::sizing::spec::{Basis, Known};
 use crate::sizing::version::Harvester;
 
 const MIB: u64 = 1 << 20;

@@ -6,10 +6,9 @@ use anstyle::{AnsiColor, Style};
 use comfy_table::{Cell, CellAlignment, Table, presets};
 
 use super::verdict::who;
-use super::{Advice, Basis, Holding, NeedReport, Outcome, ShapeReport};
+use super::{Advice, Holding, NeedReport, Outcome};
 use crate::escape;
-use crate::sizing::breakdown::{Breakdown, Part};
-use crate::sizing::quantity::Quantity;
+use crate::sizing::text::{lines, parts, sentence, title};
 use crate::units::{Bytes, SignedBytes};
 
 /// Roles listed.
@@ -32,8 +31,8 @@ pub fn render(advice: &Advice, out: &mut impl Write) -> io::Result<()> {
     }
     roles(advice, out)?;
     if let Some(budget) = &advice.budget {
-        let title = advice.shape.as_ref().map_or_else(String::new, shape);
-        section(&format!("Budgeted against taken{title}"), &lines(budget), out)?;
+        let title = advice.shape.as_ref().map_or_else(String::new, title);
+        section(&title, &lines(budget), out)?;
         if !advice.kernel.is_empty() {
             let kinds = advice.kernel.iter();
             let kinds: Vec<String> = kinds.map(|(kind, bytes)| format!("{kind} {}", Bytes(*bytes))).collect();
@@ -44,6 +43,7 @@ pub fn render(advice: &Advice, out: &mut impl Write) -> io::Result<()> {
             )?;
         }
         section("In three parts", &parts(budget), out)?;
+        writeln!(out, " {}", sentence(budget))?;
     }
     reserves(advice, out)?;
     if let Some(workload) = &advice.workload {
@@ -174,87 +174,6 @@ fn roles(advice: &Advice, out: &mut impl Write) -> io::Result<()> {
         writeln!(out, "  and {others} smaller ones")?;
     }
     Ok(())
-}
-
-fn shape(shape: &ShapeReport) -> String {
-    let basis = match shape.basis {
-        Basis::Given => "as in the manifest",
-        Basis::Matched => "which has exactly this limit",
-        Basis::Assumed => "assumed",
-    };
-    let product = shape.harvester.as_ref().map_or_else(
-        || format!("KubeVirt {}", shape.kubevirt),
-        |harvester| format!("Harvester {harvester} (KubeVirt {})", shape.kubevirt),
-    );
-    let memory = shape
-        .memory
-        .map_or_else(String::new, |bytes| format!("{} of memory, ", Quantity::bytes(bytes)));
-    let ratio = shape
-        .ratio
-        .map_or_else(|| "no ratio".to_owned(), |ratio| format!("ratio {ratio}"));
-    let reserved = shape
-        .reserved
-        .map_or_else(String::new, |bytes| format!(", {} reserved", Quantity::bytes(bytes)));
-    format!(
-        ": {product}, {memory}{} vCPU(s), {ratio}{reserved}, {basis}",
-        shape.vcpus
-    )
-}
-
-/// What was taken, and whether it is more than budgeted.
-fn exceeded(taken: Option<u64>, budgeted: u64) -> String {
-    match taken {
-        Some(taken) if taken > budgeted => format!("{} more", Bytes(taken - budgeted)),
-        _ => String::new(),
-    }
-}
-
-fn or_dash(bytes: Option<u64>) -> String {
-    bytes.map_or_else(|| "-".to_owned(), |bytes| Bytes(bytes).to_string())
-}
-
-fn lines(budget: &Breakdown) -> Table {
-    let mut table = table(&["term", "part", "budgeted", "taken", "exceeded"], &[2, 3, 4]);
-    for line in &budget.lines {
-        table.add_row([
-            Cell::new(escape::terminal(&line.name)),
-            Cell::new(line.part.as_str()),
-            Cell::new(Bytes(line.budgeted)),
-            Cell::new(or_dash(line.taken)),
-            Cell::new(exceeded(line.taken, line.budgeted)),
-        ]);
-    }
-    if budget.not_told_apart > 0 {
-        table.add_row([
-            Cell::new("not told apart"),
-            Cell::new(""),
-            Cell::new(""),
-            Cell::new(Bytes(budget.not_told_apart)),
-            Cell::new(""),
-        ]);
-    }
-    table.add_row([
-        Cell::new("overhead"),
-        Cell::new(""),
-        Cell::new(Bytes(budget.budgeted)),
-        Cell::new(or_dash(budget.taken)),
-        Cell::new(exceeded(budget.taken, budget.budgeted)),
-    ]);
-    table
-}
-
-fn parts(budget: &Breakdown) -> Table {
-    let mut table = table(&["part", "budgeted", "taken", "exceeded"], &[1, 2, 3]);
-    for part in &budget.parts {
-        let taken = if part.part == Part::Reserve { None } else { part.taken };
-        table.add_row([
-            Cell::new(part.part.as_str()),
-            Cell::new(Bytes(part.budgeted)),
-            Cell::new(or_dash(taken)),
-            Cell::new(exceeded(part.taken, part.budgeted)),
-        ]);
-    }
-    table
 }
 
 fn reserves(advice: &Advice, out: &mut impl Write) -> io::Result<()> {

@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use super::exit::{ExitError, Status};
 use super::report::replay;
 use super::size::{ReleaseFlags, flags, load, usage};
-use crate::advice::{self, Advice, Known, Recorded, SCHEMA, observe};
+use crate::advice::{self, Advice, Recorded, SCHEMA, observe};
 use crate::recording::State;
 use crate::report::{utc, write_json};
 use crate::sizing::manifest::{self, Found};
 use crate::sizing::ratio::Ratio;
+use crate::sizing::spec::Known;
 
 /// From recordings of a VM, advise on the reserve that would have held, or say that none will
 #[derive(Debug, clap::Args)]

@@ -7,7 +7,9 @@ use crate::cli::exit::{ExitError, Status};
 use crate::cli::protect;
 use crate::node::overview::{self, Overview};
 use crate::node::{Node, NodeError, Target, TargetError};
+use crate::sizing::spec::Budgeted;
 
+mod budget;
 mod text;
 
 /// Name and major version of the JSON document.
@@ -31,11 +33,19 @@ pub struct Args {
     json: bool,
 }
 
+/// A pod, and what KubeVirt budgets for it.
+#[derive(serde::Serialize)]
+struct Listed {
+    #[serde(flatten)]
+    overview: Overview,
+    budgeted: Option<Budgeted>,
+}
+
 #[derive(serde::Serialize)]
 struct Document<'a> {
     schema: &'static str,
     cgroup: String,
-    pods: &'a [Overview],
+    pods: &'a [Listed],
 }
 
 /// Runs the command.
@@ -52,19 +62,26 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         .transpose()
         .map_err(status_of_target)?;
     let pods = node.resolve(target.as_slice()).map_err(status_of_target)?;
-    let overviews: Vec<Overview> = pods.iter().map(|pod| overview::of(&node, pod)).collect();
+    let pods: Vec<Listed> = pods
+        .iter()
+        .map(|pod| overview::of(&node, pod))
+        .map(|overview| Listed {
+            budgeted: budget::budgeted(&overview),
+            overview,
+        })
+        .collect();
     let mut out = anstream::stdout().lock();
     if args.json {
         let document = Document {
             schema: SCHEMA,
             cgroup: node.hierarchy().version.to_string(),
-            pods: &overviews,
+            pods: &pods,
         };
         // As the io::Error it may be: a closed pipe ends quietly.
         serde_json::to_writer_pretty(&mut out, &document).map_err(std::io::Error::from)?;
         writeln!(out)?;
     } else {
-        write!(out, "{}", text::render(&overviews, args.threads || target.is_some()))?;
+        write!(out, "{}", text::render(&pods, args.threads || target.is_some()))?;
     }
     out.flush()?;
     Ok(())

@@ -8,6 +8,7 @@ use super::Node;
 use super::guest_ram::How;
 use super::pods::{Container, VmPod};
 use super::{process, roles};
+use crate::recording::event::VmShape;
 use crate::role::Role;
 
 /// A VM pod. Sizes are bytes.
@@ -45,6 +46,10 @@ pub struct Overview {
     pub containers: Vec<Container>,
     /// Process id of QEMU.
     pub qemu_pid: Option<u32>,
+    /// What QEMU's command line says of the VM.
+    pub shape: Option<VmShape>,
+    /// Page cache that reclaim could take.
+    pub reclaimable_file: Option<u64>,
     /// Processes.
     pub processes: Vec<Process>,
 }
@@ -75,6 +80,8 @@ pub struct Process {
     pub role: Role,
     /// Resident memory.
     pub rss: u64,
+    /// The anonymous and shared part of it.
+    pub rss_anon: u64,
     /// Its threads, the main one included.
     pub threads: Vec<Thread>,
 }
@@ -87,6 +94,7 @@ impl Default for Process {
             comm: String::new(),
             role: Role::Other(String::new()),
             rss: 0,
+            rss_anon: 0,
             threads: Vec::new(),
         }
     }
@@ -135,6 +143,8 @@ pub fn of(node: &Node, pod: &VmPod) -> Overview {
         budget: pod.limit.zip(charged).map(|(limit, charged)| {
             limit.saturating_sub(charged).cast_signed() - charged.saturating_sub(limit).cast_signed()
         }),
+        shape: pod.shape(),
+        reclaimable_file: sample.as_ref().map(|sample| sample.reclaimable_file),
         headroom: pod.limit.zip(usage).map(|(limit, usage)| limit.saturating_sub(usage)),
         stat: sample
             .into_iter()
@@ -159,6 +169,7 @@ fn process_of(node: &Node, process: &process::Process) -> Process {
         comm: process.comm.clone(),
         role: roles::process_role(process),
         rss: process.rss.total(),
+        rss_anon: process.rss.anon.saturating_add(process.rss.shmem),
         threads: node
             .threads(process.pid)
             .into_iter()

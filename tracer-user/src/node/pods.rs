@@ -76,6 +76,12 @@ pub struct VmPod {
 }
 
 impl VmPod {
+    /// What QEMU's command line says of the VM.
+    #[must_use]
+    pub fn shape(&self) -> Option<event::VmShape> {
+        self.qemu_process().map(|qemu| QemuArgs::parse(&qemu.args).shape)
+    }
+
     /// As a recording has it, with this number.
     #[must_use]
     pub fn to_event(&self, number: u32) -> event::Pod {
@@ -90,7 +96,7 @@ impl VmPod {
             guest_ram: self.guest.as_ref().map_or(0, GuestRam::charged_size),
             guest_hugetlb: self.guest.as_ref().map_or(0, |guest| guest.hugetlb),
             qemu_pid: self.qemu.unwrap_or(0),
-            shape: self.qemu_process().map(|qemu| QemuArgs::parse(&qemu.args).shape),
+            shape: self.shape(),
             memcgs: self
                 .memcgs
                 .iter()

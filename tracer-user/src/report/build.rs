@@ -10,10 +10,13 @@ use super::{
     CulpritReport, FileReport, GuestResident, KindReport, LossReport, Node, OomReport, Overhead, PodReport, Quantiles,
     Recording, Report, RoleReport, SCHEMA, Stalls, Task, ThreadReport, Timeline, Usage, Window,
 };
+use crate::advice::observe;
 use crate::ledger::{Ledger, PodLedger, Resolved, Sizes, ThreadGrowth, culprit};
 use crate::recording::event::{Oom, OomTask};
 use crate::recording::{State, Summary};
 use crate::role::Role;
+use crate::sizing;
+use crate::sizing::spec::{Budgeted, Known};
 
 impl Report {
     /// The findings of a ledger; `summary` is what reading the recording found, absent when live.
@@ -116,6 +119,7 @@ fn pod_report(ledger: &Ledger, pod: &PodLedger) -> PodReport {
         guest_growth: clamp(resolved.guest_growth),
         overhead: overhead(pod, &resolved),
         budget: limit.map(|limit| clamp(i128::from(limit) - i128::from(described.guest_ram))),
+        budgeted: budgeted(ledger, pod, limit),
         headroom_min: pod.headroom_min,
         unexplained: clamp(checked.unexplained),
         tolerance,
@@ -158,6 +162,16 @@ fn pod_report(ledger: &Ledger, pod: &PodLedger) -> PodReport {
         charge_sizes: quantiles(&pod.bursts),
         timeline: Timeline::new(ledger, pod, resolved.guest_growth),
     }
+}
+
+/// KubeVirt budgets for pods alone, and says nothing of what a window without a sample took.
+fn budgeted(ledger: &Ledger, pod: &PodLedger, limit: Option<u64>) -> Option<Budgeted> {
+    let described = &pod.pod;
+    if described.namespace.is_empty() || pod.peaks.firm.is_none() {
+        return None;
+    }
+    let taken = observe(ledger, pod, State::Complete).taken();
+    sizing::spec::budgeted(&Known::default(), described.guest_ram, limit, described.shape, &taken)
 }
 
 fn overhead(pod: &PodLedger, resolved: &Resolved<'_>) -> Overhead {

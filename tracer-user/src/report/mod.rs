@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use crate::recording::event::Loss;
 use crate::role::Role;
+use crate::sizing::spec::Budgeted;
 
 pub use build::utc;
 pub use foreseen::announcement;
@@ -140,6 +141,9 @@ pub struct PodReport {
     pub overhead: Overhead,
     /// Limit less guest RAM size.
     pub budget: Option<i64>,
+    /// What KubeVirt's formula budgets for overhead against what was taken; absent for what is no pod, and without a
+    /// limit.
+    pub budgeted: Option<Budgeted>,
     /// Smallest limit less usage.
     pub headroom_min: Option<u64>,
     /// Growth of usage that no account explains.

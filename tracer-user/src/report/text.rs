@@ -8,6 +8,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use super::verdict::verdict;
 use super::{PodReport, Report, foreseen, words};
 use crate::escape;
+use crate::sizing;
 use crate::units::{Bytes, SignedBytes};
 
 /// Threads and files listed; the rest is added up.
@@ -40,6 +41,10 @@ fn render_pod(pod: &PodReport, out: &mut impl Write) -> io::Result<()> {
     roles(pod, out)?;
     threads(pod, out)?;
     files(pod, out)?;
+    if let Some(budgeted) = &pod.budgeted {
+        writeln!(out)?;
+        write!(out, "{}", sizing::text::render(budgeted))?;
+    }
     paragraph(&foreseen::sentences(pod), out)?;
     paragraph(words::stalls(pod).as_slice(), out)?;
     paragraph(&words::reconciliation(pod), out)

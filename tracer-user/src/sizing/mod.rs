@@ -3,7 +3,7 @@
 //! A [`vm::Vm`] and a [`version::KubeVirt`] release give an [`overhead::Overhead`], term by term and to the byte;
 //! [`budget`] turns that into the limits that the kernel enforces. [`harvester`] holds what Harvester changes in a VM
 //! before KubeVirt sees it, [`matrix`] its documentation's table, and [`fit`] goes the other way, from a limit to the
-//! VMs that explain it.
+//! VMs that explain it. [`spec`] is the VM behind a limit, and [`breakdown`] holds what it took against its budget.
 
 pub mod breakdown;
 pub mod budget;
@@ -14,6 +14,8 @@ pub mod matrix;
 pub mod overhead;
 pub mod quantity;
 pub mod ratio;
+pub mod spec;
+pub mod text;
 pub mod version;
 pub mod vm;
 

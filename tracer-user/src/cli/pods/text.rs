@@ -5,12 +5,14 @@ use std::fmt::Write as _;
 use comfy_table::presets::NOTHING;
 use comfy_table::{Cell, CellAlignment, Table};
 
+use super::Listed;
 use crate::escape;
 use crate::node::overview::{Overview, Process};
+use crate::sizing;
 use crate::units::{Bytes, SignedBytes};
 
 /// A table with one line for each pod; with `threads`, what runs in each below it.
-pub fn render(pods: &[Overview], threads: bool) -> String {
+pub fn render(pods: &[Listed], threads: bool) -> String {
     if pods.is_empty() {
         return "no VM pods on this node\n".to_owned();
     }
@@ -25,16 +27,24 @@ pub fn render(pods: &[Overview], threads: bool) -> String {
             "BUDGET",
             "HEADROOM",
         ],
-        pods.iter().map(summary),
+        pods.iter().map(|pod| summary(&pod.overview)),
     );
     for pod in pods {
         text.push('\n');
-        describe(&mut text, pod);
+        describe(&mut text, &pod.overview);
         if threads {
             text.push_str(&table(
                 &["PID/TID", "NAME", "ROLE", "RSS"],
-                pod.processes.iter().flat_map(process_rows),
+                pod.overview.processes.iter().flat_map(process_rows),
             ));
+        }
+        if let Some(budgeted) = &pod.budgeted {
+            if threads {
+                text.push('\n');
+                text.push_str(&sizing::text::render(budgeted));
+            } else {
+                let _ = writeln!(text, "  budget     {}", sizing::text::sentence(&budgeted.breakdown));
+            }
         }
     }
     text
@@ -139,8 +149,8 @@ mod tests {
     use crate::node::overview::{GuestRam, Thread};
     use crate::role::Role;
 
-    fn pod() -> Overview {
-        Overview {
+    fn pod() -> Listed {
+        let overview = Overview {
             label: "prod/web".to_owned(),
             pod_uid: "0a1b".to_owned(),
             cgroup: "/kubepods/pod0a1b".to_owned(),
@@ -167,6 +177,10 @@ mod tests {
                 ..Process::default()
             }],
             ..Overview::default()
+        };
+        Listed {
+            overview,
+            budgeted: None,
         }
     }
 

@@ -21,6 +21,9 @@ pub struct GuestRam {
     pub sure: Sure,
     /// Why.
     pub why: String,
+    /// The VM whose limit it is.
+    #[serde(skip)]
+    pub(super) fit: Option<Fit>,
 }
 
 /// How sure a size is.
@@ -67,6 +70,7 @@ pub(super) fn guest_ram(report: &Report, hit: Option<&LimitHit>, given: Option<u
             size: Some(size),
             sure: Sure::Given,
             why: "given".to_owned(),
+            fit: None,
         };
     }
     let Some(qemu) = qemu(report) else {
@@ -93,6 +97,7 @@ pub(super) fn guest_ram(report: &Report, hit: Option<&LimitHit>, given: Option<u
                 "the largest round size that leaves KubeVirt's least overhead below the limit, and QEMU holds {}",
                 Bytes(resident)
             ),
+            fit: None,
         },
         None => unknown("no usual size fits between QEMU's memory and the limit"),
     }
@@ -103,6 +108,7 @@ fn unknown(why: &str) -> GuestRam {
         size: None,
         sure: Sure::Unknown,
         why: why.to_owned(),
+        fit: None,
     }
 }
 
@@ -118,6 +124,7 @@ fn exact(fit: &Fit, resident: u64) -> GuestRam {
             fit.vcpus,
             Bytes(resident)
         ),
+        fit: Some(fit.clone()),
     }
 }
 

@@ -3,6 +3,7 @@
 //! Pure: a [`Report`] in, an [`Explanation`] out. One report is a snapshot: it says what was there at the kill, not who
 //! grew before it, and the explanation says no more than that.
 
+mod budget;
 mod compare;
 mod guest;
 mod memory;
@@ -14,6 +15,7 @@ use serde::Serialize;
 
 use super::{Counter, Level, LevelKind, LineCount, Report, Stamp, role};
 use crate::role::Role;
+use crate::sizing::spec::Budgeted;
 
 pub use compare::{Comparison, Recorded, compare};
 pub use guest::{GuestRam, Sure};
@@ -50,6 +52,8 @@ pub struct Explanation {
     pub memory: Memory,
     /// What the limit leaves beyond guest RAM, and how much of that was used; absent without guest RAM.
     pub overhead: Option<Overhead>,
+    /// KubeVirt's budget against what was taken, where the limit is exactly that of a usual VM.
+    pub budgeted: Option<Budgeted>,
     /// The processes, largest first.
     pub tasks: Vec<TaskUse>,
     /// How the lines of the report were taken.
@@ -106,6 +110,7 @@ pub fn explain(report: &Report, guest: Option<u64>) -> Explanation {
         killed: killed(report),
         group: report.group.is_some(),
         overhead: memory::overhead(report, &guest_ram),
+        budgeted: budget::budgeted(report, &guest_ram, &memory),
         tasks: memory::tasks(report, &guest_ram, in_pod),
         lines: report.lines,
         unparsed: report.unparsed.clone(),

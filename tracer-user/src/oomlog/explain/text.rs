@@ -6,8 +6,8 @@ use comfy_table::{Cell, CellAlignment, Table, presets};
 
 use super::{Explanation, LimitHit, Sure, TaskUse, Victim};
 use crate::escape;
-use crate::sizing::MIB;
 use crate::sizing::version::KubeVirt;
+use crate::sizing::{self, MIB};
 use crate::units::{Bytes, SignedBytes};
 
 /// Writes the explanation.
@@ -30,6 +30,10 @@ pub fn render(explanation: &Explanation, out: &mut impl Write) -> io::Result<()>
             KubeVirt::NEWEST.0,
             Bytes(KubeVirt::NEWEST.constants().qemu * MIB)
         )?;
+    }
+    if let Some(budgeted) = &explanation.budgeted {
+        writeln!(out)?;
+        write!(out, "{}", sizing::text::render(budgeted))?;
     }
     for line in &explanation.unparsed {
         writeln!(out, "not understood: {}", escape::terminal(line))?;

@@ -1,7 +1,10 @@
 //! What the limit leaves for overhead, and what became of it.
 
-use super::cell::thousandths;
+use super::cell::{self, thousandths};
 use crate::report::PodReport;
+use crate::sizing;
+use crate::sizing::breakdown::Part as BudgetPart;
+use crate::sizing::spec::Budgeted;
 use crate::units::{Bytes, SignedBytes};
 
 /// The limit as a bar, and the figures from the window's start to its end.
@@ -9,6 +12,25 @@ pub(super) struct BudgetView {
     pub sentence: String,
     pub parts: Vec<Part>,
     pub rows: Vec<Row>,
+    pub budgeted: Option<BudgetedView>,
+}
+
+/// KubeVirt's budget, broken down.
+pub(super) struct BudgetedView {
+    pub title: String,
+    pub sentence: String,
+    pub parts: Vec<TermRow>,
+    pub terms: Vec<TermRow>,
+}
+
+/// A part or a term of it.
+pub(super) struct TermRow {
+    pub name: String,
+    pub part: &'static str,
+    pub budgeted: String,
+    pub taken: String,
+    /// By how much more, if it is.
+    pub exceeded: String,
 }
 
 /// A stretch of the bar, in thousandths of the limit.
@@ -33,7 +55,41 @@ impl BudgetView {
             sentence: sentence(pod),
             parts: pod.limit.map_or_else(Vec::new, |limit| parts(pod, limit)),
             rows: rows(pod),
+            budgeted: pod.budgeted.as_ref().map(broken_down),
         }
+    }
+}
+
+fn broken_down(budgeted: &Budgeted) -> BudgetedView {
+    let row = |name: &str, part: BudgetPart, bytes: u64, taken: Option<u64>| TermRow {
+        name: cell::name(name),
+        part: part.as_str(),
+        budgeted: Bytes(bytes).to_string(),
+        taken: taken.map_or_else(|| "–".to_owned(), |taken| Bytes(taken).to_string()),
+        exceeded: taken
+            .and_then(|taken| taken.checked_sub(bytes))
+            .filter(|over| *over > 0)
+            .map_or_else(String::new, |over| Bytes(over).to_string()),
+    };
+    let breakdown = &budgeted.breakdown;
+    let parts = breakdown.parts.iter();
+    let terms = breakdown.lines.iter();
+    BudgetedView {
+        title: sizing::text::title(&budgeted.shape),
+        sentence: sizing::text::sentence(breakdown),
+        parts: parts
+            .map(|part| {
+                row(
+                    sizing::text::part_name(breakdown, part.part),
+                    part.part,
+                    part.budgeted,
+                    part.taken,
+                )
+            })
+            .collect(),
+        terms: terms
+            .map(|line| row(&line.name, line.part, line.budgeted, line.taken))
+            .collect(),
     }
 }
 

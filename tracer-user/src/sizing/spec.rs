@@ -2,14 +2,15 @@
 
 use serde::Serialize;
 
+use super::breakdown::{Breakdown, Taken, breakdown};
+use super::budget::{Budget, as_enforced, budget};
+use super::harvester::{self, Settings, mutate};
+use super::manifest::Found;
+use super::ratio::Ratio;
+use super::version::{Harvester, KubeVirt, Release};
+use super::vm::Vm;
+use super::{Error, MIB};
 use crate::recording::event::VmShape;
-use crate::sizing::budget::{Budget, as_enforced, budget};
-use crate::sizing::harvester::{self, Settings, mutate};
-use crate::sizing::manifest::Found;
-use crate::sizing::ratio::Ratio;
-use crate::sizing::version::{Harvester, KubeVirt, Release};
-use crate::sizing::vm::Vm;
-use crate::sizing::{Error, MIB};
 
 /// Memory overcommits tried, percent, the most usual first.
 const OVERCOMMITS: [u64; 7] = [harvester::OVERCOMMIT, 100, 200, 250, 300, 400, 500];
@@ -18,7 +19,7 @@ const RATIOS: [&str; 5] = ["1", "1.5", "2", "2.5", "3"];
 /// Reserved Memory tried, MiB: none, what Harvester takes where nothing is said, what its Windows templates say, more.
 const RESERVED: [u64; 5] = [0, 100, 256, 512, 1024];
 /// vCPUs tried where QEMU's command line was not seen.
-const MAX_VCPUS: u64 = 64;
+const VCPUS: [u64; 14] = [1, 2, 4, 8, 16, 32, 64, 3, 6, 12, 24, 48, 10, 20];
 
 /// What is known beforehand.
 #[derive(Clone, Debug, Default)]
@@ -47,6 +48,59 @@ pub enum Basis {
     Matched,
     /// No VM that was tried has the recorded limit.
     Assumed,
+}
+
+/// A specification, for who reads what was computed from it. Bytes.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Shape {
+    /// Where it comes from.
+    pub basis: Basis,
+    /// KubeVirt release.
+    pub kubevirt: String,
+    /// Harvester release.
+    pub harvester: Option<String>,
+    /// `limits.memory`.
+    pub memory: Option<u64>,
+    /// `requests.memory`; absent where Harvester makes it.
+    pub request: Option<u64>,
+    /// vCPUs.
+    pub vcpus: u64,
+    /// The ratio.
+    pub ratio: Option<f64>,
+    /// Reserved Memory.
+    pub reserved: Option<u64>,
+    /// Whose limit was recorded.
+    pub limit_of: &'static str,
+    /// The limit that it has by this arithmetic.
+    pub limit: u64,
+}
+
+/// What a VM is budgeted against what it took.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Budgeted {
+    /// The VM that the budget is computed for.
+    pub shape: Shape,
+    /// By term and part.
+    #[serde(flatten)]
+    pub breakdown: Breakdown,
+}
+
+/// Holds what a VM took against its budget; nothing where there is no limit, or one that does not even hold guest RAM.
+#[must_use]
+pub fn budgeted(
+    known: &Known,
+    guest: u64,
+    limit: Option<u64>,
+    shape: Option<VmShape>,
+    taken: &Taken,
+) -> Option<Budgeted> {
+    limit.filter(|limit| guest > 0 && *limit > guest)?;
+    let spec = spec(known, guest, false, limit, shape).ok()?;
+    let sized = spec.size(spec.now).ok()?;
+    Some(Budgeted {
+        shape: spec.shape(sized.limit),
+        breakdown: breakdown(&sized.budget.overhead, taken),
+    })
 }
 
 /// What is kept for overhead.
@@ -93,6 +147,23 @@ pub struct Sized {
 }
 
 impl Spec {
+    /// For who reads it, with the limit that it has.
+    #[must_use]
+    pub fn shape(&self, limit: u64) -> Shape {
+        Shape {
+            basis: self.basis,
+            kubevirt: self.kubevirt.0.to_string(),
+            harvester: self.harvester.map(|harvester| harvester.release.to_string()),
+            memory: self.vm.limit,
+            request: self.vm.request.filter(|_| self.harvester.is_none()),
+            vcpus: self.vm.vcpus.max(1),
+            ratio: self.now.ratio.map(Ratio::factor),
+            reserved: self.now.reserved,
+            limit_of: if self.of_pod { "pod" } else { "container" },
+            limit,
+        }
+    }
+
     /// Sizes the VM with this reserve.
     ///
     /// # Errors
@@ -247,7 +318,7 @@ fn matched(known: &Known, vm: &Vm, guest: u64, limit: u64) -> Option<Spec> {
         None => KubeVirt::distinct().into_iter().rev().collect(),
     };
     let vcpus: Vec<u64> = match vm.vcpus {
-        0 => (1..=MAX_VCPUS).collect(),
+        0 => VCPUS.to_vec(),
         vcpus => vec![vcpus],
     };
     let reserved: Vec<u64> = known
@@ -268,7 +339,7 @@ fn matched(known: &Known, vm: &Vm, guest: u64, limit: u64) -> Option<Spec> {
                             overcommit,
                             vcpus,
                         };
-                        let found = candidate(known, vm, guest, &with).and_then(|spec| fits(&spec, guest, limit));
+                        let found = candidate(known, vm, guest, &with).and_then(|spec| fits(spec, guest, limit));
                         if found.is_some() {
                             return found;
                         }
@@ -292,13 +363,11 @@ fn ratios(known: &Known, kubevirt: KubeVirt) -> Vec<Option<Ratio>> {
     known.harvester.map(|_| None).into_iter().chain(some).collect()
 }
 
-fn fits(spec: &Spec, guest: u64, limit: u64) -> Option<Spec> {
-    let of = |of_pod| {
-        let spec = Spec { of_pod, ..spec.clone() };
-        let sized = spec.size(spec.now).ok()?;
-        (sized.guest == guest && sized.limit == limit).then_some(spec)
-    };
-    of(false).or_else(|| of(true))
+fn fits(spec: Spec, guest: u64, limit: u64) -> Option<Spec> {
+    let budget = spec.size(spec.now).ok().filter(|sized| sized.guest == guest)?.budget;
+    let is = |bytes: Option<u64>| bytes.map(as_enforced) == Some(limit);
+    let of_pod = !is(budget.container_limit);
+    (!of_pod || is(budget.pod_limit)).then_some(Spec { of_pod, ..spec })
 }
 
 /// A VM with this guest RAM and nothing unusual about it.
@@ -329,8 +398,8 @@ fn assumed(known: &Known, vm: &Vm, guest: u64) -> Spec {
 
 #[cfg(test)]
 mod tests {
+    use super::super::GIB;
     use super::*;
-    use crate::sizing::GIB;
 
     const SHAPE: VmShape = VmShape {
         vcpus: 2,
