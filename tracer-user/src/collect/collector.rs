@@ -1,6 +1,6 @@
 //! The loop's body: what happens at each tick, in the order that keeps the recording exact.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use tracer_common::{AccountKey, AccountTotals, COMM_LEN, Kind, LossCounter, OVERFLOW_TID};
 
@@ -49,6 +49,8 @@ pub struct Collector<S> {
     sink: S,
     /// Threads that said that they exit, by thread id and start time.
     exiting: HashMap<(u32, u64), [u8; COMM_LEN]>,
+    /// Memcgs that were watched no more when the accounts were last read.
+    leaving: Vec<u64>,
     loss: Loss,
     last_sample_ns: u64,
     next_walk_ns: u64,
@@ -92,6 +94,7 @@ impl<S: EventSink> Collector<S> {
             kills: Kills::default(),
             sink,
             exiting: HashMap::new(),
+            leaving: Vec::new(),
             loss: Loss::default(),
             last_sample_ns: 0,
             next_walk_ns: now,
@@ -314,6 +317,7 @@ impl<S: EventSink> Collector<S> {
         // In this order: a thread that is gone now puts no more records into the ring, so once that is drained the
         // map says all there will ever be of its accounts.
         let gone = self.gone_threads();
+        let left = self.left_memcgs();
         self.drain()?;
         let mut accounts: Vec<(AccountKey, AccountTotals)> = self.tracer.accounts().collect();
         let now = boot_ns();
@@ -335,15 +339,16 @@ impl<S: EventSink> Collector<S> {
                 self.charge(killed, key, &seen, totals.charged, 0)?;
             }
             self.charge(now, key, &seen, totals.charged, totals.uncharged)?;
-            if gone.contains_key(&(key.tid, key.start_ns)) {
+            if gone.contains_key(&(key.tid, key.start_ns)) || left.contains(&key.memcg) {
                 self.tracer.remove_account(key);
                 self.accounts.retire(key, totals.charged, totals.uncharged);
             }
         }
+        left.iter().for_each(|memcg| self.tracer.close_overflow(*memcg));
         if std::mem::take(&mut self.exits_dropped) {
             self.find_silent_exits(&accounts);
         }
-        accounts.retain(|(key, _)| !gone.contains_key(&(key.tid, key.start_ns)));
+        accounts.retain(|(key, _)| !gone.contains_key(&(key.tid, key.start_ns)) && !left.contains(&key.memcg));
         for ((tid, start_ns), comm) in gone {
             if let Some(body) = self.names.exited(tid, start_ns, &comm) {
                 self.emit(now, body)?;
@@ -354,6 +359,13 @@ impl<S: EventSink> Collector<S> {
         let took = boot_ns().saturating_sub(began);
         self.next_walk_ns = now + WALK_NS.max(took.saturating_mul(WALK_SHARE));
         Ok(accounts)
+    }
+
+    /// Memcgs whose accounts change no more: a program that began before one was left has ended by now.
+    fn left_memcgs(&mut self) -> HashSet<u64> {
+        let leaving = std::mem::replace(&mut self.leaving, self.targets.take_left());
+        let targets = &self.targets;
+        leaving.into_iter().filter(|memcg| !targets.watches(*memcg)).collect()
     }
 
     /// Threads that could not say that they exit, and did: the next walk buries them like the others.

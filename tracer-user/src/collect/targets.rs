@@ -47,6 +47,8 @@ pub struct Targets {
     by_memcg: HashMap<u64, u32>,
     told_memcgs: HashMap<u64, Watched>,
     told_files: HashSet<tracer_common::FileKey>,
+    /// Watched no more since somebody last asked.
+    left: Vec<u64>,
 }
 
 impl Targets {
@@ -59,6 +61,7 @@ impl Targets {
             by_memcg: HashMap::new(),
             told_memcgs: HashMap::new(),
             told_files: HashSet::new(),
+            left: Vec::new(),
         }
     }
 
@@ -142,7 +145,8 @@ impl Targets {
         if let (Some(qemu), Some(guest)) = (pod.qemu, &pod.guest) {
             let ranges: Vec<(u64, u64)> = guest.ranges.iter().map(|range| (range.start, range.end)).collect();
             if !ranges.is_empty() {
-                let left_out = tracer.set_guest_ranges(qemu, &ranges)?;
+                let told = tracer.set_guest_ranges(qemu, &ranges);
+                let left_out = unless_full(told, &pod, "its guest RAM counts as overhead")?.unwrap_or(0);
                 if left_out > 0 {
                     log::warn!(
                         "guest RAM of {} has {left_out} ranges too many: those count as overhead",
@@ -152,7 +156,7 @@ impl Targets {
             }
             for file in &guest.files {
                 if self.told_files.insert(*file) {
-                    tracer.add_guest_file(*file)?;
+                    unless_full(tracer.add_guest_file(*file), &pod, "its guest RAM counts as overhead")?;
                 }
             }
         }
@@ -162,24 +166,59 @@ impl Targets {
                 pod: number,
             };
             if self.told_memcgs.insert(memcg.id, value) != Some(value) {
-                tracer.watch(memcg.id, value)?;
+                unless_full(tracer.watch(memcg.id, value), &pod, "one of its cgroups is not traced")?;
             }
             self.by_memcg.insert(memcg.id, number);
         }
         if event != self.pods[index].event {
             changed.push(event.clone());
         }
-        self.pods[index] = WatchedPod { pod, event };
-        Ok(())
+        let before = std::mem::replace(&mut self.pods[index], WatchedPod { pod, event });
+        self.leave(&before.pod, Some(index), tracer)
     }
 
     fn forget(&mut self, index: usize, tracer: &mut Tracer) -> Result<(), ProbeError> {
         self.pods[index].event.gone = true;
-        for memcg in &self.pods[index].pod.memcgs {
+        let before = self.pods[index].pod.clone();
+        self.leave(&before, None, tracer)
+    }
+
+    /// Takes back what the kernel side was told of a pod and what does not hold of it as it is `now`: its maps have room
+    /// for what is there, not for all that ever was.
+    fn leave(&mut self, before: &VmPod, now: Option<usize>, tracer: &mut Tracer) -> Result<(), ProbeError> {
+        let now = now.map(|index| &self.pods[index].pod);
+        let stays = |id: u64| now.is_some_and(|pod| pod.memcgs.iter().any(|memcg| memcg.id == id));
+        for memcg in before.memcgs.iter().filter(|memcg| !stays(memcg.id)) {
             self.told_memcgs.remove(&memcg.id);
             tracer.unwatch(memcg.id)?;
+            self.left.push(memcg.id);
+        }
+        if let Some(qemu) = before.qemu.filter(|qemu| now.and_then(|pod| pod.qemu) != Some(*qemu)) {
+            tracer.forget_guest_ranges(qemu);
+        }
+        let files = before.guest.iter().flat_map(|guest| &guest.files);
+        let in_use = |file| {
+            let live = self.pods.iter().filter(|watched| !watched.event.gone);
+            live.filter_map(|watched| watched.pod.guest.as_ref())
+                .any(|guest| guest.files.contains(file))
+        };
+        let unused: Vec<_> = files.filter(|file| !in_use(*file)).copied().collect();
+        for file in unused {
+            tracer.forget_guest_file(&file);
+            self.told_files.remove(&file);
         }
         Ok(())
+    }
+
+    /// Whether a memcg is watched.
+    #[must_use]
+    pub fn watches(&self, memcg: u64) -> bool {
+        self.told_memcgs.contains_key(&memcg)
+    }
+
+    /// The memcgs that are watched no more since this was last called: their accounts change no more.
+    pub fn take_left(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.left)
     }
 
     /// The processes of the watched pods: pid, name of the main thread, cgroup id.
@@ -215,6 +254,19 @@ impl Targets {
     #[must_use]
     pub fn samples(&self, node: &Node) -> Vec<Sample> {
         self.live().flat_map(|watched| pod_samples(node, watched)).collect()
+    }
+}
+
+/// That a map is full is no reason to end: the rest is traced all the same. It takes hundreds of VMs, or a pod that makes
+/// cgroups without end.
+fn unless_full<T>(result: Result<T, ProbeError>, pod: &VmPod, lost: &str) -> Result<Option<T>, ProbeError> {
+    match result {
+        Ok(told) => Ok(Some(told)),
+        Err(error) if error.is_full() => {
+            log::warn!("{}: {lost}: {error}", pod.label());
+            Ok(None)
+        }
+        Err(error) => Err(error),
     }
 }
 

@@ -17,6 +17,28 @@ const BPF_NOEXIST: u64 = 1;
 /// Kinds of memory that can be guest RAM, and so have accounts in every region.
 const USER_KINDS: [Kind; 3] = [Kind::Anon, Kind::File, Kind::Shmem];
 
+/// The accounts of a memcg for what finds no place in a thread's.
+fn overflow_keys(memcg: u64) -> impl Iterator<Item = AccountKey> {
+    let regions = |kind| {
+        let told_apart = USER_KINDS.contains(&kind);
+        Region::ALL
+            .into_iter()
+            .filter(move |region| *region == Region::Overhead || told_apart)
+            .map(move |region| (kind, region))
+    };
+    Kind::ALL
+        .into_iter()
+        .flat_map(regions)
+        .map(move |(kind, region)| AccountKey {
+            memcg,
+            start_ns: 0,
+            tid: OVERFLOW_TID,
+            kind: kind as u8,
+            region: region as u8,
+            padding: 0,
+        })
+}
+
 fn failed(map: &'static str) -> impl Fn(MapError) -> ProbeError {
     move |source| ProbeError::Map { map, source }
 }
@@ -25,28 +47,21 @@ impl Tracer {
     /// Watches a memcg, or changes what is known of it.
     ///
     /// # Errors
-    /// When the watch list is full.
+    /// When the watch list or the accounts are full; nothing of the memcg is in them then.
     pub fn watch(&mut self, memcg: u64, watched: Watched) -> Result<(), ProbeError> {
+        self.try_watch(memcg, watched)
+            .inspect_err(|_| self.close_overflow(memcg))
+    }
+
+    fn try_watch(&mut self, memcg: u64, watched: Watched) -> Result<(), ProbeError> {
         // The overflow accounts come first: from the first charge on there is a place for every byte.
-        for kind in Kind::ALL {
-            for region in Region::ALL {
-                if region == Region::Overhead || USER_KINDS.contains(&kind) {
-                    self.open_overflow(memcg, kind, region)?;
-                }
-            }
+        for key in overflow_keys(memcg) {
+            self.open_overflow(key)?;
         }
         self.watched.insert(memcg, watched, 0).map_err(failed("WATCHED"))
     }
 
-    fn open_overflow(&mut self, memcg: u64, kind: Kind, region: Region) -> Result<(), ProbeError> {
-        let key = AccountKey {
-            memcg,
-            start_ns: 0,
-            tid: OVERFLOW_TID,
-            kind: kind as u8,
-            region: region as u8,
-            padding: 0,
-        };
+    fn open_overflow(&mut self, key: AccountKey) -> Result<(), ProbeError> {
         let empty = AccountTotals {
             charged: 0,
             uncharged: 0,
@@ -71,6 +86,23 @@ impl Tracer {
             Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
             other => other.map_err(failed("WATCHED")),
         }
+    }
+
+    /// Removes the overflow accounts of a memcg that is watched no more, after its totals were read.
+    pub fn close_overflow(&mut self, memcg: u64) {
+        for key in overflow_keys(memcg) {
+            self.remove_account(&key);
+        }
+    }
+
+    /// Forgets where a process had guest RAM; that it had none is fine.
+    pub fn forget_guest_ranges(&mut self, tgid: u32) {
+        let _ = self.guest_ranges.remove(&tgid);
+    }
+
+    /// Forgets that a file backs guest RAM; that it did not is fine.
+    pub fn forget_guest_file(&mut self, file: &FileKey) {
+        let _ = self.guest_files.remove(file);
     }
 
     /// Tells where a process has guest RAM. Ranges beyond the first [`MAX_GUEST_RANGES`] are not told: the number

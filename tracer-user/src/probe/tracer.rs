@@ -82,6 +82,21 @@ pub enum ProbeError {
     },
 }
 
+impl ProbeError {
+    /// Whether a map has no room for more.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        match self {
+            // kernel: a hash map answers E2BIG, an LRU one ENOMEM (kernel/bpf/hashtab.c)
+            Self::Map {
+                source: MapError::SyscallError(error),
+                ..
+            } => matches!(error.io_error.raw_os_error(), Some(libc::E2BIG | libc::ENOMEM)),
+            _ => false,
+        }
+    }
+}
+
 /// Attached programs and their maps. Dropping it detaches everything.
 pub struct Tracer {
     attached: Vec<Attached>,

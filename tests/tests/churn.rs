@@ -1,0 +1,91 @@
+//! Cgroups that come and go, and too many of them: a tracer that runs for months must not fill up, and one pod must not
+//! end the tracing of all others.
+
+use std::fs;
+use std::thread::sleep;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use headroom_tests::recording::{charge_sums, events, footer, footer_sums};
+use headroom_tests::{Memcg, Recorder, Worker};
+
+const STORM: &str = env!("CARGO_BIN_EXE_storm");
+/// The kernel side has room for accounts of some 900 memcgs.
+const TOO_MANY: usize = 1200;
+/// Longer than the targets are left unlooked at.
+const SEEN: Duration = Duration::from_millis(1300);
+
+/// A worker grows in the group; what it holds then.
+fn grow(group: &Memcg) -> Result<(Worker, u64)> {
+    let mut worker = Worker::start(STORM, group, "grow 40")?;
+    worker.go()?;
+    let mut held = 0;
+    for _ in 0..30 {
+        held = worker.numbers()?.1;
+    }
+    Ok((worker, held))
+}
+
+/// The recording is whole, and has what was held as anonymous memory of the group.
+fn expect_recorded(recorder: &Recorder, group: &Memcg, held: u64) -> Result<()> {
+    let (events, _) = events(&recorder.file)?;
+    let maps = footer_sums(footer(&events)?);
+    let id = group.id()?;
+    let anon = maps
+        .iter()
+        .filter(|((memcg, kind, _), _)| *memcg == id && *kind == "anon");
+    let anon: u64 = anon.map(|(_, (charged, _))| charged).sum();
+    ensure!(anon >= held, "{anon} B of {held} B");
+    let (mut sums, mut maps) = (charge_sums(&events), maps);
+    sums.retain(|_, sum| *sum != (0, 0));
+    maps.retain(|_, sum| *sum != (0, 0));
+    ensure!(sums == maps, "{sums:?} is not {maps:?}");
+    let loss = footer(&events)?.loss;
+    ensure!(loss.lost_bytes == 0, "{loss:?}");
+    Ok(())
+}
+
+#[test]
+fn cgroups_that_come_and_go_leave_nothing_behind() -> Result<()> {
+    let group = Memcg::create()?;
+    let folder = tempfile::tempdir()?;
+    let mut recorder = Recorder::start(&group.target(), folder.path().join("churn.jsonl.zst"), &[])?;
+    for round in 0..TOO_MANY / 100 {
+        let children: Vec<Memcg> = (0..100)
+            .map(|number| group.child(&format!("{round}-{number}")))
+            .collect::<Result<_>>()?;
+        sleep(SEEN);
+        // The first of them is used, so that accounts of threads go too.
+        let (mut worker, _) = grow(&children[0])?;
+        worker.end()?;
+    }
+    sleep(SEEN);
+    let (_worker, held) = grow(&group)?;
+    recorder.interrupt()?;
+    ensure!(
+        !recorder.said.iter().any(|line| line.contains("not traced")),
+        "{:?}",
+        recorder.said
+    );
+    expect_recorded(&recorder, &group, held)?;
+    let (events, _) = events(&recorder.file)?;
+    let loss = footer(&events)?.loss;
+    ensure!(loss.accounts_full == 0, "{loss:?}");
+    Ok(())
+}
+
+#[test]
+fn too_many_cgroups_do_not_end_the_recording() -> Result<()> {
+    let group = Memcg::create()?;
+    let folder = tempfile::tempdir()?;
+    let mut recorder = Recorder::start(&group.target(), folder.path().join("many.jsonl.zst"), &[])?;
+    let _children: Vec<Memcg> = (0..TOO_MANY)
+        .map(|number| group.child(&number.to_string()))
+        .collect::<Result<_>>()?;
+    recorder.await_line("one of its cgroups is not traced")?;
+    let (_worker, held) = grow(&group)?;
+    recorder.interrupt()?;
+    expect_recorded(&recorder, &group, held)?;
+    ensure!(fs::metadata(&recorder.file)?.len() > 0);
+    Ok(())
+}
