@@ -160,6 +160,16 @@ impl Recorder {
         options: &[&str],
     ) -> Result<Self> {
         command.arg(subcommand).args(targets).arg("-o").arg(&file).args(options);
+        let mut recorder = Self::spawn(&mut command, file)?;
+        recorder.await_attached()?;
+        Ok(recorder)
+    }
+
+    /// Starts a command, which need not attach at once. `file` is what it writes.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn spawn(command: &mut Command, file: impl Into<PathBuf>) -> Result<Self> {
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
         let stderr = child.stderr.take().context("standard error is piped")?;
         let (sender, lines) = channel();
@@ -170,22 +180,29 @@ impl Recorder {
                 }
             }
         });
-        let mut recorder = Self {
+        Ok(Self {
             child,
             lines,
             said: Vec::new(),
-            file,
-        };
+            file: file.into(),
+        })
+    }
+
+    /// Waits until every probe is attached.
+    ///
+    /// # Errors
+    /// When it ends or takes too long before that.
+    pub fn await_attached(&mut self) -> Result<()> {
         let deadline = Instant::now() + ATTACH;
-        while !recorder.said.iter().any(|line| line.starts_with("headroom: attached")) {
+        while !self.said.iter().any(|line| line.starts_with("headroom: attached")) {
             let left = deadline.saturating_duration_since(Instant::now());
-            match recorder.lines.recv_timeout(left) {
-                Ok(line) => recorder.said.push(line),
-                Err(RecvTimeoutError::Timeout) => bail!("{subcommand} did not attach in time: {:?}", recorder.said),
-                Err(RecvTimeoutError::Disconnected) => bail!("{subcommand} ended early: {:?}", recorder.said),
+            match self.lines.recv_timeout(left) {
+                Ok(line) => self.said.push(line),
+                Err(RecvTimeoutError::Timeout) => bail!("it did not attach in time: {:?}", self.said),
+                Err(RecvTimeoutError::Disconnected) => bail!("it ended early: {:?}", self.said),
             }
         }
-        Ok(recorder)
+        Ok(())
     }
 
     /// Waits until it says a line with these words.

@@ -17,6 +17,9 @@ const RUN: [&str; 7] = ["advise", "doctor", "explain", "export", "pods", "report
 /// What the documents call a recording of one's own, and the recording that stands for it.
 const RECORDING: (&str, &str) = ("backup.jsonl.zst", "tests/fixtures/recordings/backup-io.jsonl.zst");
 
+/// What the documents call a recording with marks in it, and the one that stands for it.
+const MARKED: (&str, &str) = ("night.jsonl.zst", "tests/fixtures/recordings/marks.jsonl.zst");
+
 /// What an incident's folder calls its recording, and the one that stands for it.
 const INCIDENT: (&str, &str) = ("recording.jsonl.zst", "tests/fixtures/recordings/memhold.jsonl.zst");
 
@@ -117,7 +120,7 @@ fn commands_that_end_by_themselves_run_as_shown() -> Result<()> {
     let mut count = 0;
     for (path, text) in documents()? {
         let folder = tempfile::tempdir()?;
-        for (name, file) in [RECORDING, INCIDENT, LOG] {
+        for (name, file) in [RECORDING, MARKED, INCIDENT, LOG] {
             fs::copy(paths::workspace().join(file), folder.path().join(name))?;
         }
         let log = recording::kernel_log(&paths::workspace().join(INCIDENT.1))?;
@@ -179,10 +182,23 @@ fn watch_runs_as_shown_until_it_is_interrupted() -> Result<()> {
                 run.expect_one_line(4, &["default/vm1"])?;
                 continue;
             }
-            let mut watcher = Recorder::watch(&[], folder.path(), &options)?;
+            let output = folder.path().display().to_string();
+            let mut command = headroom_tests::headroom()?;
+            command.args(["watch", "-o", &output]).args(&options);
+            let mut watcher = Recorder::spawn(&mut command, folder.path())?;
+            // A window may be now or later.
+            watcher.await_line(if options.contains(&"--window") {
+                "attached"
+            } else {
+                "headroom: attached"
+            })?;
             watcher.interrupt()?;
-            let left = fs::read_dir(folder.path())?.count();
-            ensure!(left == 0, "{}: {left} files are left", words.join(" "));
+            // Somebody may have been killed meanwhile; what is left of that is whole.
+            for entry in fs::read_dir(folder.path())? {
+                let name = entry?.file_name();
+                let whole = name.to_string_lossy().starts_with("incident-");
+                ensure!(whole, "{}: {} is left", words.join(" "), name.display());
+            }
         }
     }
     ensure!(count >= 3, "only {count} commands run");

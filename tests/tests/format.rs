@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use xtask::{paths, setup};
 
 /// The state that each of the recordings is in. A file that is not listed fails the tests.
-const RECORDINGS: [(&str, State); 10] = [
+const RECORDINGS: [(&str, State); 11] = [
     ("backup-io", State::Complete),
     ("damaged", State::Damaged),
     ("guest-only", State::Complete),
@@ -27,6 +27,7 @@ const RECORDINGS: [(&str, State); 10] = [
     ("incident", State::Complete),
     ("incomplete", State::Incomplete),
     ("later-version", State::Complete),
+    ("marks", State::Complete),
     ("memhold", State::Complete),
     ("memhold-real-v2-fentry", State::Complete),
     ("memhold-v1-kprobe", State::Complete),

@@ -12,7 +12,8 @@ use crate::cli::doctor::{self, kernel_release};
 use crate::cli::exit::{ExitError, Status};
 use crate::cli::protect;
 use crate::collect::{Collector, EventSink, Scope};
-use crate::node::privileges::{Children, give_up};
+use crate::mark::{self, Answer, Marks};
+use crate::node::privileges::{Attaching, Children, give_up};
 use crate::node::target::Target;
 use crate::node::{CgroupVersion, Node};
 use crate::probe::{BackendChoice, Options, Tracer, boot_ns};
@@ -149,11 +150,29 @@ impl Attached {
     /// # Errors
     /// When privileges cannot be given up.
     pub fn guard(self, children: Children) -> anyhow::Result<Guarded> {
+        self.guard_for(children, Attaching::Done)
+    }
+
+    /// The same, keeping what it takes to attach another time.
+    ///
+    /// # Errors
+    /// As [`guard`](Self::guard).
+    pub fn guard_to_attach_again(self, children: Children) -> anyhow::Result<Guarded> {
+        self.guard_for(children, Attaching::Again)
+    }
+
+    /// In a process that has been guarded before.
+    #[must_use]
+    pub const fn guarded_already(self) -> Guarded {
+        Guarded(self)
+    }
+
+    fn guard_for(self, children: Children, attaching: Attaching) -> anyhow::Result<Guarded> {
         if self.protect {
             protect::from_oom_killer();
         }
         if !self.keep_privileges {
-            give_up(children).context("cannot give up privileges (--keep-privileges leaves them be)")?;
+            give_up(children, attaching).context("cannot give up privileges (--keep-privileges leaves them be)")?;
         }
         Ok(Guarded(self))
     }
@@ -183,6 +202,38 @@ pub fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
         .enable_all()
         .build()
         .context("cannot start tokio")
+}
+
+/// Listens for marks, or says why not and goes on without: tracing matters more.
+#[must_use]
+pub fn listen_for_marks() -> Option<Marks> {
+    let folder = mark::folder();
+    match Marks::listen(&folder) {
+        Ok(marks) => Some(marks),
+        Err(error) => {
+            log::warn!("`headroom mark` does not reach this: {}: {error}", folder.display());
+            None
+        }
+    }
+}
+
+/// Puts the marks that wait into the recording.
+///
+/// # Errors
+/// As the collector's.
+pub fn put_marks<S: EventSink>(marks: &mut Option<Marks>, collector: &mut Collector<S>) -> anyhow::Result<()> {
+    while let Some(asked) = marks.as_mut().and_then(Marks::waiting) {
+        let answer = match collector.mark(&asked.request.text, &asked.request.memcgs) {
+            Ok(true) => Answer::Marked,
+            Ok(false) => Answer::NotWatched,
+            Err(error) => {
+                asked.answer(Answer::Failed);
+                return Err(error.into());
+            }
+        };
+        asked.answer(answer);
+    }
+    Ok(())
 }
 
 /// Signals that end a tracing command cleanly.

@@ -15,6 +15,7 @@ pub mod explain;
 pub mod export;
 pub mod lab;
 pub mod man;
+pub mod mark;
 pub mod output;
 pub mod pods;
 pub mod progress;
@@ -48,6 +49,7 @@ enum Command {
     Lab(lab::Args),
     #[command(hide = true)]
     Man(man::Args),
+    Mark(mark::Args),
     Pods(pods::Args),
     Record(Box<record::Args>),
     Size(Box<size::Args>),
@@ -79,6 +81,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Export(args) => export::run(args),
         Command::Lab(args) => lab::run(args),
         Command::Man(args) => man::run(args),
+        Command::Mark(args) => mark::run(args),
         Command::Pods(args) => pods::run(args),
         Command::Record(args) => record::run(args),
         Command::Size(args) => size::run(args),

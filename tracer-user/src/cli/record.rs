@@ -3,12 +3,12 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
 
 use anyhow::Context;
-use jiff::Timestamp;
+use jiff::{Timestamp, ZonedDateTime};
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep_until};
 
@@ -22,7 +22,8 @@ use crate::collect::{self, Chain, EventSink};
 use crate::node::privileges::Children;
 use crate::probe::boot_ns;
 use crate::recording::event::{Body, Event};
-use crate::recording::{Overwrite, Writer};
+use crate::recording::{Overwrite, WriteError, Writer};
+use crate::schedule::{self, Daily, Window};
 use crate::status::StatusLine;
 
 /// How long recording goes on after the kill: the kernel's report, and what the kill gave back.
@@ -35,7 +36,8 @@ pub const AFTER_OOM: Duration = Duration::from_secs(2);
 #[command(after_help = "Examples:
   headroom record                                   every VM pod, until Ctrl-C
   headroom record default/vm1 --until-oom -o vm1.jsonl.zst
-  headroom record --duration 2h                     a backup window
+  headroom record --duration 2h                     a backup that runs now
+  headroom record --window 22:00-02:00              one that runs at night
   headroom record --alert-eta 5m --on-alert 'logger -t headroom a VM runs out of headroom'")]
 pub struct Args {
     #[command(flatten)]
@@ -49,6 +51,13 @@ pub struct Args {
     /// Stop after this time, as in 90s, 15m or 2h
     #[arg(long, value_name = "TIME", value_parser = duration)]
     duration: Option<Duration>,
+    /// Record within this window of the day: wait for it where it is not now, and stop at its end. Nothing is attached
+    /// before and after. Times are of this system's time zone, or of TZ, such as Europe/Berlin
+    #[arg(long, value_name = "HH:MM-HH:MM[,TZ]", conflicts_with = "at")]
+    window: Option<Window>,
+    /// Attach at this time of day, today or tomorrow
+    #[arg(long, value_name = "HH:MM[,TZ]")]
+    at: Option<Daily>,
     /// Stop 2 s after the kernel has killed in a watched pod
     #[arg(long)]
     until_oom: bool,
@@ -71,8 +80,17 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 async fn record(args: &Args) -> anyhow::Result<()> {
-    let path = args.output.clone().unwrap_or_else(|| default_path(&args.attach.host()));
     let alerting = args.alerts.check()?;
+    let mut signals = Signals::catch()?;
+    let (begin, end) = times(args)?;
+    let path = args.output.clone().unwrap_or_else(|| {
+        let at = begin.as_ref().map_or_else(Timestamp::now, ZonedDateTime::timestamp);
+        default_path(&args.attach.host(), at)
+    });
+    if let Some(said) = wait(args, begin, &path, &mut signals).await? {
+        say(said);
+        return Ok(());
+    }
     let attached = args.attach.attach()?.foreseeing();
     let overwrite = if args.force {
         Overwrite::Replace
@@ -96,10 +114,13 @@ async fn record(args: &Args) -> anyhow::Result<()> {
         Ok(tokio::select! {
             said = signals.next() => End::new(said),
             () = until(deadline) => End::new("duration over"),
+            () = until_time(end) => End::new("window over"),
             status = exit_of(&mut child) => End { said: "command ended", status: Some(status?) },
         })
     };
+    let mut marks = attach::listen_for_marks();
     let end = collect::run(&mut collector, &wake, stop, |collector| {
+        attach::put_marks(&mut marks, collector)?;
         let since_kill = collector
             .killed_ns()
             .map(|killed| Duration::from_nanos(boot_ns().saturating_sub(killed)));
@@ -130,6 +151,46 @@ struct End {
 impl End {
     const fn new(said: &'static str) -> Self {
         Self { said, status: None }
+    }
+}
+
+/// When to begin, where that is not now, and when to end.
+fn times(args: &Args) -> anyhow::Result<(Option<ZonedDateTime>, Option<Timestamp>)> {
+    let now = Timestamp::now();
+    if let Some(window) = &args.window {
+        let found = window.next(now).context("this window never comes")?;
+        return Ok((
+            Some(found.start).filter(|start| start.timestamp() > now),
+            Some(found.end.timestamp()),
+        ));
+    }
+    let at = args.at.as_ref().map(|at| at.next(now).context("this time never comes"));
+    Ok((at.transpose()?, None))
+}
+
+/// Waits until it is time; says what ended that early. What will stand in the way then is told now.
+async fn wait(
+    args: &Args,
+    begin: Option<ZonedDateTime>,
+    path: &Path,
+    signals: &mut Signals,
+) -> anyhow::Result<Option<&'static str>> {
+    let Some(begin) = begin else { return Ok(None) };
+    if !args.force && path.exists() {
+        return Err(WriteError::Exists { path: path.to_owned() }.into());
+    }
+    drop(args.attach.attach()?);
+    say(format_args!("waiting until {begin}; nothing is attached"));
+    Ok(tokio::select! {
+        said = signals.next() => Some(said),
+        () = schedule::sleep_until(begin.timestamp()) => None,
+    })
+}
+
+async fn until_time(end: Option<Timestamp>) {
+    match end {
+        Some(end) => schedule::sleep_until(end).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -172,9 +233,9 @@ fn command_status(status: Option<ExitStatus>) -> anyhow::Result<()> {
     }
 }
 
-fn default_path(host: &str) -> PathBuf {
-    let now = Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
-    PathBuf::from(format!("headroom-{host}-{now}.jsonl.zst"))
+fn default_path(host: &str, begin: Timestamp) -> PathBuf {
+    let begin = begin.strftime("%Y%m%dT%H%M%SZ").to_string();
+    PathBuf::from(format!("headroom-{host}-{begin}.jsonl.zst"))
 }
 
 /// Writes events down.

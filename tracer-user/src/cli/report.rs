@@ -8,13 +8,15 @@ use anyhow::Context;
 
 use super::exit::{ExitError, Status};
 use super::progress;
-use crate::ledger::Replay;
+use crate::ledger::{Bounds, Excerpt, Replay};
 use crate::recording::{ReadError, Reader, Summary};
 use crate::report::{Report, render_html, render_json, render_json_all, render_text};
 
 /// Report who grew, when, how fast, and what the kernel did.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example: headroom report backup-window.jsonl.zst --format html -o backup-window.html")]
+#[command(after_help = "Examples:
+  headroom report backup-window.jsonl.zst --format html -o backup-window.html
+  headroom report backup-window.jsonl.zst --from 'backup begins' --to 'backup ends'")]
 pub struct Args {
     /// Recordings made by `headroom record`; several are reported one after another.
     #[arg(required = true, value_name = "FILE")]
@@ -25,6 +27,12 @@ pub struct Args {
     /// Short for --format json.
     #[arg(long, conflicts_with = "format")]
     json: bool,
+    /// Only what came after this mark of `headroom mark`, or after this time (2026-11-25T22:00:00Z).
+    #[arg(long, value_name = "MARK")]
+    from: Option<String>,
+    /// Only what came before this mark, or this time; with --from, the first such mark behind that.
+    #[arg(long, value_name = "MARK")]
+    to: Option<String>,
     /// Write to a file instead of stdout.
     #[arg(short, long, value_name = "OUT")]
     output: Option<PathBuf>,
@@ -50,7 +58,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let reports = args
         .files
         .iter()
-        .map(|path| read(path))
+        .map(|path| read(path, args))
         .collect::<anyhow::Result<Vec<_>>>()?;
     let format = if args.json { Format::Json } else { args.format };
     match &args.output {
@@ -71,21 +79,39 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     complain(args, &reports)
 }
 
-fn read(path: &Path) -> anyhow::Result<Report> {
-    let (replay, summary) = replay(path)?;
+fn read(path: &Path, args: &Args) -> anyhow::Result<Report> {
+    let bounds = bounds(path, args.from.as_deref(), args.to.as_deref())?;
+    let (replay, summary) = replay_between(path, bounds)?;
     Ok(Report::new(replay.ledger(), Some(&summary)))
+}
+
+/// Finds marks by their text. Where no bound is given, the recording is not read for it.
+fn bounds(path: &Path, from: Option<&str>, to: Option<&str>) -> anyhow::Result<Bounds> {
+    if from.is_none() && to.is_none() {
+        return Ok(Bounds::default());
+    }
+    let (replay, _) = replay(path)?;
+    let ledger = replay.ledger();
+    Bounds::find(from, to, ledger.marks(), ledger.header().boot_unix_ns).with_context(|| path.display().to_string())
 }
 
 /// Adds a recording up.
 pub(super) fn replay(path: &Path) -> anyhow::Result<(Replay, Summary)> {
+    replay_between(path, Bounds::default())
+}
+
+/// Adds up what lies within these bounds.
+fn replay_between(path: &Path, bounds: Bounds) -> anyhow::Result<(Replay, Summary)> {
     let file = File::open(path).map_err(|error| not_read(path, &error.into()))?;
     let files = [(path, file)];
     let progress = progress::reading(&files);
     let [(_, file)] = files;
     let mut reader = Reader::new(progress.wrap_read(file)).map_err(|error| not_read(path, &error))?;
     let mut replay = Replay::default();
+    let mut excerpt = Excerpt::new(bounds);
     for event in &mut reader {
-        replay.apply(&event.map_err(|error| not_read(path, &error))?);
+        let event = event.map_err(|error| not_read(path, &error))?;
+        excerpt.take(event, |event| replay.apply(event));
     }
     progress.finish_and_clear();
     Ok((replay, reader.summary()))

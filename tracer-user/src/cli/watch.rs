@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use jiff::Timestamp;
 
 use crate::cli::alert::AlertArgs;
-use crate::cli::attach::{self, AttachArgs, Signals};
+use crate::cli::attach::{self, AttachArgs, Guarded, Signals};
 use crate::cli::exit::{ExitError, Status};
 use crate::cli::say::say;
 use crate::cli::time::duration;
@@ -20,6 +21,7 @@ use crate::node::privileges::Children;
 use crate::probe::boot_ns;
 use crate::recording::event::Event;
 use crate::recording::flight::Limits;
+use crate::schedule::{self, Window};
 use crate::units::Bytes;
 
 /// Least memory for the flight recorder: some seconds of a storm.
@@ -35,6 +37,7 @@ const LEAST_REPORTS: u64 = 8 << 20;
   headroom watch -o /var/lib/headroom/incidents
   headroom watch default/vm1 --keep 1h --memory 256MiB
   headroom watch --listen 9769
+  headroom watch --window 22:00-02:00,Europe/Berlin
   headroom watch --alert-eta 5m --alert-headroom 64MiB --on-alert /usr/local/bin/tell-the-pager")]
 pub struct Args {
     #[command(flatten)]
@@ -45,6 +48,10 @@ pub struct Args {
     /// How much of the past an incident holds, as in 90s, 15m or 2h
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "15m")]
     keep: Duration,
+    /// Watch within this window of every day only; in between nothing is attached. Times are of this system's time zone, or
+    /// of TZ, such as Europe/Berlin
+    #[arg(long, value_name = "HH:MM-HH:MM[,TZ]")]
+    window: Option<Window>,
     /// Memory for that at most; when it is used up, less than --keep is held
     #[arg(long, value_name = "SIZE", default_value = "64MiB")]
     memory: Bytes,
@@ -111,44 +118,146 @@ fn limits(args: &Args) -> anyhow::Result<Limits> {
 }
 
 async fn watch(args: &Args, limits: Limits) -> anyhow::Result<()> {
-    let alerting = args.alerts.check()?;
+    // What stands in the way is told now, not when the window begins.
+    args.alerts.check()?;
     let attached = args.attach.attach_following()?.foreseeing();
     let store = Store::open(&args.output, args.max_disk.0)?;
-    let guarded = attached.guard(Children::Nothing)?;
+    let guarded = match args.window {
+        None => attached.guard(Children::Nothing)?,
+        Some(_) => attached.guard_to_attach_again(Children::Nothing)?,
+    };
     store.check_writable()?;
     let clerk = Clerk::start(store, Node::new("/".as_ref())?).context("cannot start a thread")?;
-    let mut signals = Signals::catch()?;
-    let mut others = Chain::default();
-    others.push(alerting.lookout()?);
-    // It stops answering when it is dropped, at the end.
-    let _server = args.listen.map(|address| listen(address, &mut others)).transpose()?;
-    let sinks = Sinks {
-        watcher: Watcher::new(limits)?,
-        others,
+    let mut watching = Watching {
+        args,
+        limits,
+        clerk,
+        signals: Signals::catch()?,
     };
-    let (mut collector, wake) = guarded.collect(sinks)?;
-    say(format_args!(
-        "attached, watching; incidents go to {}",
-        args.output.display()
-    ));
-    let stop = async { Ok(signals.next().await) };
-    let ended = collect::run(&mut collector, &wake, stop, |collector| {
-        write_due(collector, &clerk, boot_ns())?;
-        Ok(None)
-    })
-    .await?;
-    // A kill of the last seconds is told with what there is.
-    for _ in 0..ATTEMPTS {
-        if write_due(&mut collector, &clerk, u64::MAX)? {
-            break;
-        }
-        tokio::time::sleep(BETWEEN_ATTEMPTS).await;
-        collector.tick()?;
-    }
-    collector.finish(ended)?.finish()?;
-    clerk.finish();
+    let ended = match &args.window {
+        Some(window) => watching.windows(window, guarded).await?,
+        None => watching.session(guarded, None).await?,
+    };
+    watching.clerk.finish();
     say(ended);
     Ok(())
+}
+
+/// What a window ends with.
+const WINDOW_OVER: &str = "window over";
+
+/// A `watch` under way.
+struct Watching<'a> {
+    args: &'a Args,
+    limits: Limits,
+    clerk: Clerk,
+    signals: Signals,
+}
+
+impl Watching<'_> {
+    /// Watches in each window, until a signal comes. In between nothing is attached.
+    async fn windows(&mut self, window: &Window, attached: Guarded) -> anyhow::Result<&'static str> {
+        let mut attached = Some(attached);
+        loop {
+            let now = Timestamp::now();
+            let found = window.next(now).context("this window never comes")?;
+            if found.start.timestamp() > now {
+                attached = None;
+                say(format_args!("waiting until {}; nothing is attached", found.start));
+                if let Some(said) = self.sleep_until(found.start.timestamp()).await {
+                    return Ok(said);
+                }
+            }
+            let ready = match attached.take() {
+                Some(attached) => Ok(attached),
+                None => self
+                    .args
+                    .attach
+                    .attach_following()
+                    .map(|attached| attached.foreseeing().guarded_already()),
+            };
+            let end = found.end.timestamp();
+            match ready {
+                Ok(attached) => {
+                    let ended = self.session(attached, Some(end)).await?;
+                    if ended != WINDOW_OVER {
+                        return Ok(ended);
+                    }
+                }
+                // Its VM may be there when the next one begins.
+                Err(error) => {
+                    say(format_args!("nothing is watched in this window: {error:#}"));
+                    if let Some(said) = self.sleep_until(end).await {
+                        return Ok(said);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sleeps; says what ended that early.
+    async fn sleep_until(&mut self, at: Timestamp) -> Option<&'static str> {
+        tokio::select! {
+            said = self.signals.next() => Some(said),
+            () = schedule::sleep_until(at) => None,
+        }
+    }
+
+    /// Watches until a signal comes, or until then; says which.
+    async fn session(&mut self, attached: Guarded, until: Option<Timestamp>) -> anyhow::Result<&'static str> {
+        let Self {
+            args,
+            limits,
+            clerk,
+            signals,
+        } = self;
+        let mut others = Chain::default();
+        others.push(args.alerts.check()?.lookout()?);
+        // It stops answering when it is dropped, at the end.
+        let _server = args.listen.map(|address| listen(address, &mut others)).transpose()?;
+        let sinks = Sinks {
+            watcher: Watcher::new(*limits)?,
+            others,
+        };
+        let (mut collector, wake) = attached.collect(sinks)?;
+        say(format_args!(
+            "attached, watching; incidents go to {}",
+            args.output.display()
+        ));
+        let stop = async {
+            Ok(tokio::select! {
+                said = signals.next() => said,
+                () = until_time(until) => WINDOW_OVER,
+            })
+        };
+        let mut marks = attach::listen_for_marks();
+        let ended = collect::run(&mut collector, &wake, stop, |collector| {
+            attach::put_marks(&mut marks, collector)?;
+            write_due(collector, clerk, boot_ns())?;
+            Ok(None)
+        })
+        .await?;
+        // A kill of the last seconds is told with what there is.
+        for _ in 0..ATTEMPTS {
+            if write_due(&mut collector, clerk, u64::MAX)? {
+                break;
+            }
+            tokio::time::sleep(BETWEEN_ATTEMPTS).await;
+            collector.tick()?;
+        }
+        collector.finish(ended)?.finish()?;
+        if ended == WINDOW_OVER {
+            say("window over; detached");
+        }
+        Ok(ended)
+    }
+}
+
+async fn until_time(end: Option<Timestamp>) {
+    match end {
+        Some(end) => schedule::sleep_until(end).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// A kill waits 0.3 s for the kernel's report before it is announced.

@@ -13,7 +13,7 @@ use super::targets::{KillFiles, Scope, Targets};
 use crate::node::Node;
 use crate::node::kmsg::{KernelLog, last_oom_report};
 use crate::probe::{ProbeError, Record, Tracer, boot_ns};
-use crate::recording::event::{Body, Event, Footer, Header, Loss, Reclaim};
+use crate::recording::event::{Body, Event, Footer, Header, Loss, Mark, Reclaim};
 
 /// Reading the map may take this share of the time between two readings: 1%.
 const WALK_SHARE: u64 = 100;
@@ -146,6 +146,24 @@ impl<S: EventSink> Collector<S> {
             self.walk()?;
         }
         self.announce_kills(now)
+    }
+
+    /// Puts a mark into the recording, between two samples, so that what was charged before it is told from what was charged
+    /// after it. False when none of these memcgs is watched; without any, it concerns every pod.
+    ///
+    /// # Errors
+    /// When the sink or the kernel side's maps refuse.
+    pub fn mark(&mut self, text: &str, memcgs: &[u64]) -> Result<bool, CollectError> {
+        let by_memcg = self.targets.by_memcg();
+        let pod = memcgs.iter().find_map(|memcg| by_memcg.get(memcg).copied());
+        if pod.is_none() && !memcgs.is_empty() {
+            return Ok(false);
+        }
+        self.sample(boot_ns())?;
+        let text = text.to_owned();
+        self.emit(boot_ns(), Body::Mark(Mark { text, pod }))?;
+        self.sample(boot_ns())?;
+        Ok(true)
     }
 
     /// The footer that would stand here if recording ended now, with the last accounts and figures emitted before it.

@@ -7,6 +7,7 @@
 mod account;
 pub mod alert;
 mod culprit;
+mod excerpt;
 pub mod forecast;
 mod foresight;
 mod peaks;
@@ -22,6 +23,7 @@ use tracer_common::{Kind, OVERFLOW_TID, Region};
 
 pub use account::{Account, Cells, Flow, ThreadKey};
 pub use culprit::{Culprit, Entity, culprit};
+pub use excerpt::{Bounds, Excerpt, NoBound};
 pub use foresight::{Foresight, Replay};
 pub use peaks::Peaks;
 pub use pod::{PodLedger, Sizes};
@@ -30,11 +32,14 @@ pub use reconcile::{Disagreement, KindCheck, Reconciliation, Worst};
 pub use resolve::{Resolved, ThreadGrowth};
 pub use series::{Point, Series};
 
-use crate::recording::event::{Body, Charge, Event, FileCache, Footer, Header, Loss, Oom, Process, Thread};
+use crate::recording::event::{Body, Charge, Event, FileCache, Footer, Header, Loss, Mark, Oom, Process, Thread};
 
 /// Threads kept apart; beyond that those that ended are added up by role, so that a recording of hours with short
 /// threads stays bounded.
 const MAX_THREADS: usize = 16 << 10;
+
+/// Marks that are kept; a backup script sets two.
+const MAX_MARKS: usize = 10_000;
 
 /// Everything that events add up to.
 #[derive(Debug)]
@@ -53,6 +58,7 @@ pub struct Ledger {
     /// Lost before the recording begins.
     loss_before: Loss,
     footer: Option<Footer>,
+    marks: Vec<(u64, Mark)>,
     first_t: Option<u64>,
     last_t: u64,
 }
@@ -84,6 +90,7 @@ impl Ledger {
             loss: Loss::default(),
             loss_before: Loss::default(),
             footer: None,
+            marks: Vec::new(),
             first_t: None,
             last_t: 0,
         }
@@ -150,7 +157,8 @@ impl Ledger {
                 self.loss = footer.loss;
                 self.footer = Some(footer.clone());
             }
-            Body::Unknown => {}
+            Body::Mark(mark) if self.marks.len() < MAX_MARKS => self.marks.push((t, mark.clone())),
+            Body::Mark(_) | Body::Unknown => {}
         }
     }
 
@@ -314,6 +322,12 @@ impl Ledger {
     #[must_use]
     pub fn footer(&self) -> Option<&Footer> {
         self.footer.as_ref()
+    }
+
+    /// Marks that were put into the recording, with their times.
+    #[must_use]
+    pub fn marks(&self) -> &[(u64, Mark)] {
+        &self.marks
     }
 
     /// Files that took page cache of a pod, the largest first.

@@ -197,6 +197,15 @@ impl Children {
     }
 }
 
+/// Whether probes will be attached another time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attaching {
+    /// No.
+    Done,
+    /// They will, so what that takes is kept.
+    Again,
+}
+
 /// Gives up every capability that is needed no more once the probes are attached, for good. Maps are still read: where
 /// `kernel.unprivileged_bpf_disabled` is set, kernels before 5.19 want `CAP_BPF` for that, and an administrator may set
 /// it at any time.
@@ -205,7 +214,7 @@ impl Children {
 ///
 /// # Errors
 /// When there are other threads, or the kernel refuses.
-pub fn give_up(children: Children) -> io::Result<()> {
+pub fn give_up(children: Children, attaching: Attaching) -> io::Result<()> {
     let threads = std::fs::read_dir("/proc/self/task")?.count();
     if threads != 1 {
         return Err(io::Error::other(format!(
@@ -214,7 +223,7 @@ pub fn give_up(children: Children) -> io::Result<()> {
     }
     let kept = PRIVILEGES
         .iter()
-        .filter(|privilege| !privilege.only_to_attach)
+        .filter(|privilege| attaching == Attaching::Again || !privilege.only_to_attach)
         .fold(CapabilitySet::empty(), |kept, privilege| kept | privilege.capability);
     // What was started must be ended, also when it runs as another user by then.
     let kept = match children {

@@ -41,6 +41,7 @@ pub enum Body {
     Forecast(Forecast),
     Alert(Alert),
     Oom(Oom),
+    Mark(Mark),
     Loss(Loss),
     Footer(Footer),
     /// A type of a later version.
@@ -402,6 +403,15 @@ impl AlertKind {
             Self::Rate => "rate",
         }
     }
+}
+
+/// Somebody said what happens: `headroom mark`. A sample stands right before and right behind it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Mark {
+    /// What happens, as it was said.
+    pub text: String,
+    /// Number of the pod that it happens to; absent where it concerns them all.
+    pub pod: Option<u32>,
 }
 
 /// The kernel killed.

@@ -7,12 +7,12 @@ use tracer_common::{Kind, Region};
 
 use super::foreseen;
 use super::{
-    CulpritReport, FileReport, GuestResident, KindReport, LossReport, Node, OomReport, Overhead, PodReport, Quantiles,
-    Recording, Report, RoleReport, SCHEMA, Stalls, Task, ThreadReport, Timeline, Usage, Window,
+    CulpritReport, FileReport, GuestResident, KindReport, LossReport, MarkReport, Node, OomReport, Overhead, PodReport,
+    Quantiles, Recording, Report, RoleReport, SCHEMA, Stalls, Task, ThreadReport, Timeline, Usage, Window,
 };
 use crate::advice::observe;
 use crate::ledger::{Ledger, PodLedger, Resolved, Sizes, ThreadGrowth, culprit};
-use crate::recording::event::{Oom, OomTask};
+use crate::recording::event::{Mark, Oom, OomTask};
 use crate::recording::{State, Summary};
 use crate::role::Role;
 use crate::sizing;
@@ -145,6 +145,7 @@ fn pod_report(ledger: &Ledger, pod: &PodLedger) -> PodReport {
         culprit: culprit_report(ledger, pod, &resolved),
         forecasts: foreseen::forecasts(ledger, pod),
         alerts: foreseen::alerts(ledger, pod),
+        marks: marks(ledger, described.pod),
         oom: pod
             .ooms
             .iter()
@@ -172,6 +173,18 @@ fn budgeted(ledger: &Ledger, pod: &PodLedger, limit: Option<u64>) -> Option<Budg
     }
     let taken = observe(ledger, pod, State::Complete).taken();
     sizing::spec::budgeted(&Known::default(), described.guest_ram, limit, described.shape, &taken)
+}
+
+/// Marks that concern a pod.
+fn marks(ledger: &Ledger, pod: u32) -> Vec<MarkReport> {
+    let concern = |mark: &Mark| mark.pod.is_none_or(|number| number == pod);
+    let marks = ledger.marks().iter().filter(|(_, mark)| concern(mark));
+    marks
+        .map(|(t, mark)| MarkReport {
+            at: utc(ledger, *t),
+            text: mark.text.clone(),
+        })
+        .collect()
 }
 
 fn overhead(pod: &PodLedger, resolved: &Resolved<'_>) -> Overhead {

@@ -170,6 +170,8 @@ pub struct PodReport {
     pub forecasts: Vec<Forecast>,
     /// Who was warned of what.
     pub alerts: Vec<AlertReport>,
+    /// Marks of `headroom mark` that concern it, within its window and after.
+    pub marks: Vec<MarkReport>,
     /// Kills.
     pub oom: Vec<OomReport>,
     /// Page cache by file, the largest first.
@@ -356,6 +358,15 @@ pub struct LossReport {
     pub counted: Loss,
     /// Sums of the records that differ from the kernel's maps; absent without a footer.
     pub disagreements: Option<u64>,
+}
+
+/// Somebody said what happens.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct MarkReport {
+    /// When.
+    pub at: String,
+    /// What. Not escaped.
+    pub text: String,
 }
 
 #[cfg(test)]

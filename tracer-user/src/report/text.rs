@@ -45,6 +45,7 @@ fn render_pod(pod: &PodReport, out: &mut impl Write) -> io::Result<()> {
         writeln!(out)?;
         write!(out, "{}", sizing::text::render(budgeted))?;
     }
+    paragraph(&words::marks(pod), out)?;
     paragraph(&foreseen::sentences(pod), out)?;
     paragraph(words::stalls(pod).as_slice(), out)?;
     paragraph(&words::reconciliation(pod), out)

@@ -3,9 +3,25 @@
 use std::collections::BTreeMap;
 
 use super::verdict::duration;
-use super::{PodReport, Report};
+use super::{MarkReport, PodReport, Report};
 use crate::escape;
 use crate::units::{Bytes, SignedBytes};
+
+/// Marks shown; of more, the first and the last.
+const MARKS: usize = 20;
+
+/// What was marked, and when.
+pub(super) fn marks(pod: &PodReport) -> Vec<String> {
+    let line = |mark: &MarkReport| format!("Mark at {}: {}", mark.at, escape::terminal(&mark.text));
+    if pod.marks.len() <= MARKS {
+        return pod.marks.iter().map(line).collect();
+    }
+    let (first, rest) = pod.marks.split_at(MARKS / 2);
+    let (left_out, last) = rest.split_at(rest.len() - MARKS / 2);
+    let between = format!("… {} more marks", left_out.len());
+    let lines = first.iter().map(line).chain([between]).chain(last.iter().map(line));
+    lines.collect()
+}
 
 /// What a pod is called.
 pub(super) fn name(pod: &PodReport) -> String {

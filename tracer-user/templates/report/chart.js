@@ -114,6 +114,7 @@ const Charts = (() => {
       if (first) mark(u, first.at / 1000, "first forecast", "--forecast", 1);
       chart.alerts.forEach((alert, index) => mark(u, alert.t / 1000, alert.label, "--warn", 2 + index % 3));
     }
+    chart.marks.forEach((set, index) => mark(u, set.t / 1000, set.label, "--soft", 1 + index % 4));
     chart.kills.forEach((kill, index) => mark(u, kill.t / 1000, kill.label, "--limit", index === 0 ? 0 : 2));
   }
 
@@ -177,6 +178,9 @@ const Charts = (() => {
     }
     if (chart.alerts.length) {
       rows.push({ name: chart.alerts.length > 1 ? "alerts" : "alert", style: "line", colour: "--warn", value: () => undefined });
+    }
+    if (chart.marks.length) {
+      rows.push({ name: chart.marks.length > 1 ? "marks" : "mark", style: "line", colour: "--soft", value: () => undefined });
     }
     return { u, rows, height };
   }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::cell::{name, unix_ms};
-use crate::report::{AlertReport, Forecast, Growth, PodReport, Timeline, TimelinePoint};
+use crate::report::{AlertReport, Forecast, Growth, MarkReport, PodReport, Timeline, TimelinePoint};
 
 /// Roles and processes with a colour of their own; the rest is added up.
 const COLOURED: usize = 8;
@@ -32,6 +32,8 @@ struct Chart {
     kills: Vec<Mark>,
     forecasts: Vec<ForecastMark>,
     alerts: Vec<Mark>,
+    /// What somebody said that happens.
+    marks: Vec<Mark>,
     /// The role that is to blame, as it is called in `roles`.
     blamed: Option<String>,
 }
@@ -79,6 +81,7 @@ pub(super) fn json(pod: &PodReport, pods: usize) -> Option<String> {
         kills: kills(pod),
         forecasts: forecasts(&pod.forecasts),
         alerts: alerts(&pod.alerts),
+        marks: marks(&pod.marks),
         blamed: pod
             .culprit
             .as_ref()
@@ -165,6 +168,18 @@ fn alerts(all: &[AlertReport]) -> Vec<Mark> {
         })
     };
     raised.iter().step_by(stride).filter_map(mark).collect()
+}
+
+/// Marks that somebody set.
+fn marks(all: &[MarkReport]) -> Vec<Mark> {
+    let stride = all.len().div_ceil(FORECASTS).max(1);
+    let mark = |mark: &MarkReport| {
+        Some(Mark {
+            t: unix_ms(&mark.at)?,
+            label: name(&mark.text),
+        })
+    };
+    all.iter().step_by(stride).filter_map(mark).collect()
 }
 
 fn forecasts(all: &[Forecast]) -> Vec<ForecastMark> {
