@@ -19,6 +19,7 @@ const NEWEST: &[(&str, Option<&str>)] = &[
     ("charge_other_objects", Some("obj_cgroup_charge")),
     ("charge_socket", Some("mem_cgroup_sk_charge")),
     ("uncharge_folio", Some("uncharge_folio")),
+    ("uncharge_swapped_out", None),
     ("uncharge_kernel_pages", Some("__memcg_kmem_uncharge_page")),
     ("uncharge_objects", None),
     ("uncharge_other_objects", Some("obj_cgroup_uncharge")),

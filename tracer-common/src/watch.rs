@@ -30,9 +30,11 @@ pub enum LossCounter {
     FilesFull = 4,
     /// Calls of a charging function whose return no kretprobe saw: their charges, if they succeeded, are not counted.
     ReturnsMissed = 5,
+    /// Runs that a program was kept from, and that its second did in its place: no loss.
+    RunsMadeUp = 6,
 }
 
 impl LossCounter {
     /// How many counters there are.
-    pub const COUNT: u32 = 6;
+    pub const COUNT: u32 = 7;
 }

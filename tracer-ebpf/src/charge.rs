@@ -13,7 +13,13 @@ use crate::unplaced::{may_wait, remember};
 
 // kernel: int __mem_cgroup_charge(struct folio *, struct mm_struct *, gfp_t) (5.16 to 7.3), with struct page * on 5.15;
 // int mem_cgroup_charge(struct page *, struct mm_struct *, gfp_t) (5.8 to 5.14)
-at_return!(charge_folio, charge_folio_kprobe, charge_folio_kretprobe, takes 3 => charged_folio(0 from 0, 1 from 1));
+at_return!(
+    charge_folio,
+    charge_folio_again,
+    charge_folio_kprobe,
+    charge_folio_kretprobe,
+    takes 3 => charged_folio(0 from 0, 1 from 1)
+);
 
 /// A folio was just charged: page cache is charged without an mm or has its mapping already, shmem is swapbacked,
 /// anonymous memory is neither.
@@ -43,7 +49,13 @@ fn charged_folio<A: Access>(folio: Pointer, mm: Pointer, status: i32) -> Option<
 
 // kernel: int mem_cgroup_swapin_charge_folio(struct folio *, struct mm_struct *, gfp_t, swp_entry_t) (6.1 to 7.1), the
 // same with another second argument (7.2 to 7.3), and mem_cgroup_swapin_charge_page(struct page *, ...) (5.13 to 5.19)
-at_return!(charge_swapin, charge_swapin_kprobe, charge_swapin_kretprobe, takes 4 => swapped_in(0 from 0));
+at_return!(
+    charge_swapin,
+    charge_swapin_again,
+    charge_swapin_kprobe,
+    charge_swapin_kretprobe,
+    takes 4 => swapped_in(0 from 0)
+);
 
 /// Nobody knows yet whether this was anonymous memory or shmem: `place_shmem` moves it where it was the latter.
 #[inline(always)]
@@ -60,10 +72,22 @@ fn swapped_in<A: Access>(folio: Pointer, status: i32) -> Option<()> {
 }
 
 // kernel: int mem_cgroup_charge_hugetlb(struct folio *, gfp_t) (6.13 to 7.2)
-at_return!(charge_hugetlb, charge_hugetlb_kprobe, charge_hugetlb_kretprobe, takes 2 => charged_hugetlb(0 from 0));
+at_return!(
+    charge_hugetlb,
+    charge_hugetlb_again,
+    charge_hugetlb_kprobe,
+    charge_hugetlb_kretprobe,
+    takes 2 => charged_hugetlb(0 from 0)
+);
 
 // kernel: int mem_cgroup_charge_hugetlb(struct folio *, struct mm_struct *, gfp_t) (7.3)
-at_return!(charge_hugetlb_mm, charge_hugetlb_mm_kprobe, charge_hugetlb_mm_kretprobe, takes 3 => charged_hugetlb(0 from 0));
+at_return!(
+    charge_hugetlb_mm,
+    charge_hugetlb_mm_again,
+    charge_hugetlb_mm_kprobe,
+    charge_hugetlb_mm_kretprobe,
+    takes 3 => charged_hugetlb(0 from 0)
+);
 
 #[inline(always)]
 fn charged_hugetlb<A: Access>(folio: Pointer, status: i32) -> Option<()> {
@@ -79,7 +103,7 @@ fn charged_hugetlb<A: Access>(folio: Pointer, status: i32) -> Option<()> {
 
 // kernel: void mem_cgroup_commit_charge(struct folio *, struct mem_cgroup *) (6.7 to 6.12): of huge pages only, when
 // the charge has gone through
-at_entry!(commit_hugetlb, commit_hugetlb_kprobe => committed_hugetlb(0, 1));
+at_entry!(commit_hugetlb, commit_hugetlb_again, commit_hugetlb_kprobe => committed_hugetlb(0, 1));
 
 #[inline(always)]
 fn committed_hugetlb<A: Access>(folio: Pointer, memcg: Pointer) -> Option<()> {
@@ -98,6 +122,7 @@ fn committed_hugetlb<A: Access>(folio: Pointer, memcg: Pointer) -> Option<()> {
 // kernel: int __memcg_kmem_charge_page(struct page *, gfp_t, int order) (5.8 to 7.3)
 at_return!(
     charge_kernel_pages,
+    charge_kernel_pages_again,
     charge_kernel_pages_kprobe,
     charge_kernel_pages_kretprobe,
     takes 3 => charged_kernel_pages(0 from 0, 2 from 1)
@@ -123,6 +148,7 @@ fn charged_kernel_pages<A: Access>(page: Pointer, order: u32, status: i32) -> Op
 // kernel: int obj_cgroup_charge(struct obj_cgroup *, gfp_t, size_t) (5.9 to 7.3)
 at_return!(
     charge_objects,
+    charge_objects_again,
     charge_objects_kprobe,
     charge_objects_kretprobe,
     takes 3 => charged_objects(0 from 0, 2 from 1)
@@ -139,6 +165,7 @@ fn charged_objects<A: Access>(objcg: Pointer, bytes: u64, status: i32) -> Option
 // kernel: the same prototype, where only what is no slab object goes through it: see `account_objects` (6.15 to 7.3)
 at_return!(
     charge_other_objects,
+    charge_other_objects_again,
     charge_other_objects_kprobe,
     charge_other_objects_kretprobe,
     takes 3 => charged_objects(0 from 0, 2 from 1)
@@ -155,7 +182,7 @@ pub fn objects(objcg: Pointer, direction: Direction, bytes: u64) -> Option<()> {
 
 // kernel: void __account_obj_stock(struct obj_cgroup *, struct obj_stock_pcp *, int nr, struct pglist_data *, enum
 // node_stat_item) (6.15 to 7.3): every slab object, with its bytes, negative when it is freed
-at_entry!(account_objects, account_objects_kprobe => accounted_objects(0, 2));
+at_entry!(account_objects, account_objects_again, account_objects_kprobe => accounted_objects(0, 2));
 
 #[inline(always)]
 fn accounted_objects<A: Access>(objcg: Pointer, bytes: i32) -> Option<()> {
@@ -166,11 +193,18 @@ fn accounted_objects<A: Access>(objcg: Pointer, bytes: i32) -> Option<()> {
 }
 
 // kernel: bool mem_cgroup_charge_skmem(struct mem_cgroup *, unsigned int, gfp_t) (5.15 to 6.12)
-at_return!(charge_socket, charge_socket_kprobe, charge_socket_kretprobe, takes 3 => charged_socket(0 from 0, 1 from 1));
+at_return!(
+    charge_socket,
+    charge_socket_again,
+    charge_socket_kprobe,
+    charge_socket_kretprobe,
+    takes 3 => charged_socket(0 from 0, 1 from 1)
+);
 
 // kernel: bool mem_cgroup_charge_skmem(struct mem_cgroup *, unsigned int) (5.3 to 5.14)
 at_return!(
     charge_socket_two,
+    charge_socket_two_again,
     charge_socket_two_kprobe,
     charge_socket_two_kretprobe,
     takes 2 => charged_socket(0 from 0, 1 from 1)
@@ -187,6 +221,7 @@ fn charged_socket<A: Access>(memcg: Pointer, pages: u32, charged: u8) -> Option<
 // kernel: bool mem_cgroup_sk_charge(const struct sock *, unsigned int, gfp_t) (6.16 to 7.3)
 at_return!(
     charge_socket_of,
+    charge_socket_of_again,
     charge_socket_of_kprobe,
     charge_socket_of_kretprobe,
     takes 3 => charged_socket_of(0 from 0, 1 from 1)
@@ -217,7 +252,7 @@ pub fn socket(memcg: u64, direction: Direction, pages: u32) -> Option<()> {
 // kernel: void mem_cgroup_replace_folio(struct folio *old, struct folio *new) (6.7 to 7.3); before it
 // mem_cgroup_migrate(struct folio *, struct folio *) (5.16 to 6.6), with struct page * (5.3 to 5.15). From 6.7 on
 // mem_cgroup_migrate hands the charge over and charges nothing.
-at_entry!(charge_replacement, charge_replacement_kprobe => replaced(0, 1));
+at_entry!(charge_replacement, charge_replacement_again, charge_replacement_kprobe => replaced(0, 1));
 
 /// The new page is charged without asking, the old one gives its charge back when it is freed.
 #[inline(always)]

@@ -2,14 +2,18 @@
 //! kprobe (with a kretprobe where the return value is needed).
 //!
 //! User space attaches one of them; it finds the others by name: `NAME`, `NAME_kprobe`, `NAME_kretprobe`.
+//!
+//! The kernel leaves a fentry or fexit program out while the same program is under way on that CPU: interrupted, or, where
+//! the kernel can be preempted, in a thread that waits for its turn. `NAME_again` is the same once more, as a program of
+//! its own: the kernel runs it right behind the first, and it does what that one was kept from.
 
-use aya_ebpf::Argument;
 use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::programs::{ProbeContext, RetProbeContext};
+use aya_ebpf::{Argument, EbpfContext};
 use tracer_common::LossCounter;
 
 use crate::kernel::{Pointer, load, read};
-use crate::maps::{CALLS, count_loss};
+use crate::maps::{CALLS, SEEN, SEEN_BITS, count_loss, global};
 
 /// How a body follows pointers that came as arguments.
 pub trait Access {
@@ -123,12 +127,71 @@ pub fn returned(ctx: &RetProbeContext, probe: u64) -> Option<CallArguments> {
     Some(arguments)
 }
 
-/// Programs at the entry of a kernel function: `at_entry!(NAME, NAME_kprobe => body(ARGUMENT NUMBERS))`.
+/// A number for a call under way: where its context is on the stack, which no other call under way shares, be it of another
+/// thread or of an interrupt. The lower half of the address tells enough.
+#[inline(always)]
+fn call(ctx: &impl EbpfContext) -> u32 {
+    let address = ctx.as_ptr();
+    let number: u64;
+    // SAFETY: copies a register. The verifier takes this copy for a number; arithmetic on the address it would refuse.
+    // kernel: kernel/bpf/verifier.c, "partial copy of pointer" (5.10 to 7.3)
+    unsafe { core::arch::asm!("w0 = w1", in("r1") address, out("r0") number) };
+    number as u32
+}
+
+/// The place where a call is remembered.
+#[inline(always)]
+fn seen(call: u32) -> Option<*mut u32> {
+    // Fibonacci hashing: stacks lie at regular distances.
+    let hash = call.wrapping_mul(0x9e37_79b1) >> (u32::BITS - SEEN_BITS);
+    SEEN.get_ptr_mut(hash)
+}
+
+/// The first program of a pair has run. Said last: while it runs, an interrupt's call is one that it is kept from.
+#[inline(always)]
+pub fn ran(ctx: &impl EbpfContext) {
+    if global!(AGAIN) == 0 {
+        return;
+    }
+    let call = call(ctx);
+    if let Some(slot) = seen(call) {
+        // SAFETY: a live map value.
+        unsafe { slot.write_volatile(call) };
+    }
+}
+
+/// Whether the second program of a pair has to do what the first was kept from.
+#[inline(always)]
+pub fn must_run_again(ctx: &impl EbpfContext) -> bool {
+    let call = call(ctx);
+    let Some(slot) = seen(call) else {
+        return false;
+    };
+    // SAFETY: a live map value.
+    if unsafe { slot.read_volatile() } == call {
+        // SAFETY: as above.
+        unsafe { slot.write_volatile(0) };
+        return false;
+    }
+    count_loss(LossCounter::RunsMadeUp, 1);
+    true
+}
+
+/// Programs at the entry of a kernel function: `at_entry!(NAME, NAME_again, NAME_kprobe => body(ARGUMENT NUMBERS))`.
 macro_rules! at_entry {
-    ($fentry:ident, $kprobe:ident => $body:ident($($index:literal),+)) => {
+    ($fentry:ident, $again:ident, $kprobe:ident => $body:ident($($index:literal),+)) => {
         #[aya_ebpf::macros::fentry]
         pub fn $fentry(ctx: aya_ebpf::programs::FEntryContext) -> u32 {
             let _: Option<()> = $body::<$crate::hooks::Typed>($(ctx.arg($index)),+);
+            $crate::hooks::ran(&ctx);
+            0
+        }
+
+        #[aya_ebpf::macros::fentry]
+        pub fn $again(ctx: aya_ebpf::programs::FEntryContext) -> u32 {
+            if $crate::hooks::must_run_again(&ctx) {
+                let _: Option<()> = $body::<$crate::hooks::Typed>($(ctx.arg($index)),+);
+            }
             0
         }
 
@@ -142,15 +205,24 @@ macro_rules! at_entry {
 pub(crate) use at_entry;
 
 /// Programs at the return of a kernel function, with some of its arguments and its return value as the last one:
-/// `at_return!(NAME, NAME_kprobe, NAME_kretprobe, takes 3 => body(0 from 0, 2 from 1))`, where the function takes 3
+/// `at_return!(NAME, NAME_again, NAME_kprobe, NAME_kretprobe, takes 3 => body(0 from 0, 2 from 1))`, where the function takes 3
 /// arguments, of which the body gets number 0, kept in slot 0, and number 2, kept in slot 1.
 ///
 /// A fexit program finds the return value right behind the last argument: bpf_get_func_ret came with 5.17 only.
 macro_rules! at_return {
-    ($fexit:ident, $kprobe:ident, $kretprobe:ident, takes $count:literal => $body:ident($($index:literal from $slot:literal),+)) => {
+    ($fexit:ident, $again:ident, $kprobe:ident, $kretprobe:ident, takes $count:literal => $body:ident($($index:literal from $slot:literal),+)) => {
         #[aya_ebpf::macros::fexit]
         pub fn $fexit(ctx: aya_ebpf::programs::FExitContext) -> u32 {
             let _: Option<()> = $body::<$crate::hooks::Typed>($(ctx.arg($index)),+, ctx.arg($count));
+            $crate::hooks::ran(&ctx);
+            0
+        }
+
+        #[aya_ebpf::macros::fexit]
+        pub fn $again(ctx: aya_ebpf::programs::FExitContext) -> u32 {
+            if $crate::hooks::must_run_again(&ctx) {
+                let _: Option<()> = $body::<$crate::hooks::Typed>($(ctx.arg($index)),+, ctx.arg($count));
+            }
             0
         }
 

@@ -11,7 +11,7 @@ use crate::unplaced::collapsed_into_file;
 
 // kernel: void lruvec_stat_mod_folio(struct folio *, enum node_stat_item, int) (7.x), __lruvec_stat_mod_folio (6.9 to
 // 6.18), void __mod_lruvec_page_state(struct page *, enum node_stat_item, int) (5.11 to 6.8)
-at_entry!(kind_of_pages, kind_of_pages_kprobe => pages_counted(0, 1, 2));
+at_entry!(kind_of_pages, kind_of_pages_again, kind_of_pages_kprobe => pages_counted(0, 1, 2));
 
 #[inline(always)]
 fn pages_counted<A: Access>(folio: Pointer, item: u32, value: i32) -> Option<()> {
@@ -36,7 +36,7 @@ fn pages_counted<A: Access>(folio: Pointer, item: u32, value: i32) -> Option<()>
 }
 
 // kernel: static void account_kernel_stack(struct task_struct *, int account) (5.10), 1 or -1, while its pages are charged
-at_entry!(kind_of_stack, kind_of_stack_kprobe => stack_counted(0, 1));
+at_entry!(kind_of_stack, kind_of_stack_again, kind_of_stack_kprobe => stack_counted(0, 1));
 
 #[inline(always)]
 fn stack_counted<A: Access>(task: Pointer, account: i32) -> Option<()> {
@@ -60,7 +60,7 @@ fn stack_counted<A: Access>(task: Pointer, account: i32) -> Option<()> {
 
 // kernel: void mod_memcg_state(struct mem_cgroup *, enum memcg_stat_item, int) (6.15 to 7.3), before it
 // __mod_memcg_state(struct mem_cgroup *, int | enum memcg_stat_item, int) (5.3 to 6.14)
-at_entry!(kind_of_memcg_stat, kind_of_memcg_stat_kprobe => memcg_stat_counted(0, 1, 2));
+at_entry!(kind_of_memcg_stat, kind_of_memcg_stat_again, kind_of_memcg_stat_kprobe => memcg_stat_counted(0, 1, 2));
 
 #[inline(always)]
 fn memcg_stat_counted<A: Access>(memcg: Pointer, item: u32, value: i32) -> Option<()> {

@@ -5,7 +5,7 @@
 #![no_std]
 #![no_main]
 // The target has atomic additions, but core offers its atomic types only where there is a compare and swap.
-#![feature(core_intrinsics)]
+#![feature(core_intrinsics, asm_experimental_arch)]
 #![expect(internal_features, reason = "as above")]
 
 mod account;

@@ -1,7 +1,7 @@
 //! The maps, and the read-only globals that user space fills before loading.
 
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{HashMap, LruHashMap, PerCpuArray, RingBuf};
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use tracer_common::{AccountKey, AccountTotals, FileKey, GuestRanges, KernelOffsets, LossCounter, Watched};
 
 use crate::fault::FaultState;
@@ -27,6 +27,10 @@ pub static PAGE_SHIFT: u32 = 12;
 /// 1 where the kernel has bpf_get_current_task_btf (5.11).
 #[unsafe(no_mangle)]
 pub static HAS_TASK_BTF: u32 = 0;
+
+/// 1 where each function has its second program, too.
+#[unsafe(no_mangle)]
+pub static AGAIN: u32 = 0;
 
 /// Records, to user space. Its size is set at load.
 #[map]
@@ -67,6 +71,13 @@ pub static RECLAIMS: HashMap<u32, ReclaimStart> = HashMap::with_max_entries(4096
 /// Calls that a kprobe saw begin and its kretprobe has not seen end.
 #[map]
 pub static CALLS: HashMap<CallKey, CallArguments> = HashMap::with_max_entries(8192, 0);
+
+/// log2 of the calls that [`SEEN`] has room for: far more than can be between their two programs at a time.
+pub const SEEN_BITS: u32 = 16;
+
+/// Calls whose first program ran, so that the second has nothing to do.
+#[map]
+pub static SEEN: Array<u32> = Array::with_max_entries(1 << SEEN_BITS, 0);
 
 /// Threads that have accounts: only their exits and renames are of interest.
 #[map]

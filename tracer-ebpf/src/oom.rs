@@ -57,7 +57,7 @@ fn full_level(memcg: Pointer) -> Option<Fill> {
 }
 
 // kernel: void oom_kill_process(struct oom_control *, const char *) (5.3 to 7.3)
-at_entry!(oom_kill, oom_kill_kprobe => oom_kill_begins(0));
+at_entry!(oom_kill, oom_kill_again, oom_kill_kprobe => oom_kill_begins(0));
 
 /// A kill that cannot be told is counted: `doctor` and the recording show that something is missing.
 #[inline(always)]
@@ -119,7 +119,7 @@ pub fn oom_victim(ctx: BtfTracePointContext) -> i32 {
 }
 
 // kernel: static void mark_oom_victim(struct task_struct *) (5.3 to 7.3), where the tracepoint has only a thread id
-at_entry!(oom_victim_function, oom_victim_function_kprobe => victim_is_marked(0));
+at_entry!(oom_victim_function, oom_victim_function_again, oom_victim_function_kprobe => victim_is_marked(0));
 
 #[inline(always)]
 fn victim_is_marked<A: Access>(victim: Pointer) -> Option<()> {

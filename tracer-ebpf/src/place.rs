@@ -27,7 +27,7 @@ pub fn address_region(tgid: u32, address: u64) -> Region {
 // kernel: void folio_add_new_anon_rmap(struct folio *, struct vm_area_struct *, unsigned long address, rmap_t) (6.11 to
 // 7.3), without the last (6.3 to 6.10), page_add_new_anon_rmap(struct page *, ...) (5.18 to 6.2), with bool compound
 // (5.3 to 5.17). On the way of vCPU faults through KVM, of huge pages and of khugepaged alike, whoever runs.
-at_entry!(place_anon, place_anon_kprobe => placed_anon(0, 1, 2));
+at_entry!(place_anon, place_anon_again, place_anon_kprobe => placed_anon(0, 1, 2));
 
 #[inline(always)]
 fn placed_anon<A: Access>(folio: Pointer, vma: Pointer, address: u64) -> Option<()> {
@@ -42,7 +42,7 @@ fn placed_anon<A: Access>(folio: Pointer, vma: Pointer, address: u64) -> Option<
 }
 
 // kernel: void hugetlb_add_new_anon_rmap(struct folio *, struct vm_area_struct *, unsigned long address) (6.8 to 7.3)
-at_entry!(place_hugetlb_anon, place_hugetlb_anon_kprobe => placed_hugetlb_anon(0, 1, 2));
+at_entry!(place_hugetlb_anon, place_hugetlb_anon_again, place_hugetlb_anon_kprobe => placed_hugetlb_anon(0, 1, 2));
 
 #[inline(always)]
 fn placed_hugetlb_anon<A: Access>(folio: Pointer, vma: Pointer, address: u64) -> Option<()> {
@@ -88,6 +88,7 @@ pub fn file_region(file: &FileKey) -> Region {
 // (6.6 to 7.3)
 at_return!(
     place_shmem,
+    place_shmem_again,
     place_shmem_kprobe,
     place_shmem_kretprobe,
     takes 5 => placed_shmem(0 from 0, 1 from 1, 3 from 2)
@@ -97,6 +98,7 @@ at_return!(
 // *expected, gfp_t, struct mm_struct *) (5.10 to 6.5): it charges the page itself
 at_return!(
     place_shmem_charging,
+    place_shmem_charging_again,
     place_shmem_charging_kprobe,
     place_shmem_charging_kretprobe,
     takes 6 => placed_shmem(0 from 0, 1 from 1, 3 from 2)
@@ -112,10 +114,12 @@ fn placed_shmem<A: Access>(folio: Pointer, mapping: Pointer, expected: u64, stat
     watched(memcg)?;
     let region = file_region(&file_of::<A>(mapping));
     if expected != 0 {
-        // It takes the place of a swap entry: see `swapped_in`.
-        forget(folio);
-        account(memcg, Kind::Anon, Region::Unplaced, Direction::Uncharge, folio.bytes());
-        account(memcg, Kind::Shmem, region, Direction::Charge, folio.bytes());
+        // It takes the place of a swap entry. Read from there: see `swapped_in`. One that has not left memory yet is still
+        // charged as what it is.
+        if forget(folio) {
+            account(memcg, Kind::Anon, Region::Unplaced, Direction::Uncharge, folio.bytes());
+            account(memcg, Kind::Shmem, region, Direction::Charge, folio.bytes());
+        }
     } else {
         place(memcg, Kind::Shmem, region, folio.bytes());
     }
@@ -125,6 +129,7 @@ fn placed_shmem<A: Access>(folio: Pointer, mapping: Pointer, expected: u64, stat
 // kernel: int hugetlb_add_to_page_cache(struct folio *, struct address_space *, unsigned long) (6.4 to 7.3)
 at_return!(
     place_hugetlb,
+    place_hugetlb_again,
     place_hugetlb_kprobe,
     place_hugetlb_kretprobe,
     takes 3 => placed_hugetlb(0 from 0, 1 from 1)
@@ -145,7 +150,7 @@ fn placed_hugetlb<A: Access>(folio: Pointer, mapping: Pointer, status: i32) -> O
 // kernel: void filemap_remove_folio(struct folio *) (5.17 to 7.3), before it delete_from_page_cache(struct page *):
 // shmem that is truncated, punched or dropped with its last user still knows its file here, and no longer when it is
 // uncharged. Huge pages too.
-at_entry!(unplace_shmem, unplace_shmem_kprobe => unplaced_shmem(0));
+at_entry!(unplace_shmem, unplace_shmem_again, unplace_shmem_kprobe => unplaced_shmem(0));
 
 #[inline(always)]
 fn unplaced_shmem<A: Access>(folio: Pointer) -> Option<()> {
@@ -170,6 +175,7 @@ fn unplaced_shmem<A: Access>(folio: Pointer) -> Option<()> {
 // kernel: int __filemap_add_folio(struct address_space *, struct folio *, unsigned long, gfp_t, void **) (5.16 to 7.3)
 at_return!(
     place_file,
+    place_file_again,
     place_file_kprobe,
     place_file_kretprobe,
     takes 5 => placed_file(1 from 0, 0 from 1)
@@ -179,6 +185,7 @@ at_return!(
 // 5.15)
 at_return!(
     place_file_page,
+    place_file_page_again,
     place_file_page_kprobe,
     place_file_page_kretprobe,
     takes 5 => placed_file(0 from 0, 1 from 1)

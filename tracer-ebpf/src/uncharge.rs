@@ -12,7 +12,7 @@ use crate::unplaced::{forget, may_wait};
 
 // kernel: void uncharge_folio(struct folio *, struct uncharge_gather *) (5.19 to 7.3), before it
 // uncharge_page(struct page *, struct uncharge_gather *) (5.3 to 5.15)
-at_entry!(uncharge_folio, uncharge_folio_kprobe => uncharged_folio(0));
+at_entry!(uncharge_folio, uncharge_folio_again, uncharge_folio_kprobe => uncharged_folio(0));
 
 #[inline(always)]
 fn uncharged_folio<A: Access>(folio: Pointer) -> Option<()> {
@@ -24,6 +24,21 @@ fn uncharged_folio<A: Access>(folio: Pointer) -> Option<()> {
     } else {
         user_kind(folio, entry.qemu_tgid)
     };
+    account(owner.memcg, kind, region, Direction::Uncharge, folio.bytes());
+    Some(())
+}
+
+// kernel: void mem_cgroup_swapout(struct folio *, swp_entry_t) (5.18 to 6.11), with struct page * before; memcg1_swapout
+// from 6.12 on. With cgroup v1 and its accounting of swap, what is swapped out gives its charge back here, and is charged to
+// nobody when it is freed.
+at_entry!(swapped_out, swapped_out_again, swapped_out_kprobe => swapped_out_folio(0));
+
+#[inline(always)]
+fn swapped_out_folio<A: Access>(folio: Pointer) -> Option<()> {
+    let folio = Folio(folio);
+    let owner = folio.owner()?;
+    let entry = watched(owner.memcg)?;
+    let (kind, region) = user_kind(folio, entry.qemu_tgid);
     account(owner.memcg, kind, region, Direction::Uncharge, folio.bytes());
     Some(())
 }
@@ -47,7 +62,7 @@ pub fn user_kind(folio: Folio, qemu_tgid: u32) -> (Kind, Region) {
 }
 
 // kernel: void __memcg_kmem_uncharge_page(struct page *, int order) (5.8 to 7.3)
-at_entry!(uncharge_kernel_pages, uncharge_kernel_pages_kprobe => uncharged_kernel_pages(0, 1));
+at_entry!(uncharge_kernel_pages, uncharge_kernel_pages_again, uncharge_kernel_pages_kprobe => uncharged_kernel_pages(0, 1));
 
 #[inline(always)]
 fn uncharged_kernel_pages<A: Access>(page: Pointer, order: u32) -> Option<()> {
@@ -70,7 +85,7 @@ fn uncharged_kernel_pages<A: Access>(page: Pointer, order: u32) -> Option<()> {
 //
 // Every byte that objects give back passes here. It is also called, with allow_uncharge false, to keep the rest of a
 // page that obj_cgroup_charge took: those bytes were never an object's.
-at_entry!(refill_objects, refill_objects_kprobe => refilled_objects(0, 1, 2));
+at_entry!(refill_objects, refill_objects_again, refill_objects_kprobe => refilled_objects(0, 1, 2));
 
 #[inline(always)]
 fn refilled_objects<A: Access>(objcg: Pointer, bytes: u32, allow_uncharge: u8) -> Option<()> {
@@ -81,10 +96,10 @@ fn refilled_objects<A: Access>(objcg: Pointer, bytes: u32, allow_uncharge: u8) -
 }
 
 // kernel: void obj_cgroup_uncharge(struct obj_cgroup *, size_t) (5.9 to 7.3; all objects pass here up to 5.15)
-at_entry!(uncharge_objects, uncharge_objects_kprobe => uncharged_objects(0, 1));
+at_entry!(uncharge_objects, uncharge_objects_again, uncharge_objects_kprobe => uncharged_objects(0, 1));
 
 // kernel: the same, where only what is no slab object goes through it: see `account_objects` (6.15 to 7.3)
-at_entry!(uncharge_other_objects, uncharge_other_objects_kprobe => uncharged_objects(0, 1));
+at_entry!(uncharge_other_objects, uncharge_other_objects_again, uncharge_other_objects_kprobe => uncharged_objects(0, 1));
 
 #[inline(always)]
 fn uncharged_objects<A: Access>(objcg: Pointer, bytes: u64) -> Option<()> {
@@ -92,7 +107,7 @@ fn uncharged_objects<A: Access>(objcg: Pointer, bytes: u64) -> Option<()> {
 }
 
 // kernel: void mem_cgroup_uncharge_skmem(struct mem_cgroup *, unsigned int) (5.3 to 6.12)
-at_entry!(uncharge_socket, uncharge_socket_kprobe => uncharged_socket(0, 1));
+at_entry!(uncharge_socket, uncharge_socket_again, uncharge_socket_kprobe => uncharged_socket(0, 1));
 
 #[inline(always)]
 fn uncharged_socket<A: Access>(memcg: Pointer, pages: u32) -> Option<()> {
@@ -100,7 +115,7 @@ fn uncharged_socket<A: Access>(memcg: Pointer, pages: u32) -> Option<()> {
 }
 
 // kernel: void mem_cgroup_sk_uncharge(const struct sock *, unsigned int) (6.16 to 7.3)
-at_entry!(uncharge_socket_of, uncharge_socket_of_kprobe => uncharged_socket_of(0, 1));
+at_entry!(uncharge_socket_of, uncharge_socket_of_again, uncharge_socket_of_kprobe => uncharged_socket_of(0, 1));
 
 #[inline(always)]
 fn uncharged_socket_of<A: Access>(socket_address: Pointer, pages: u32) -> Option<()> {

@@ -33,7 +33,7 @@ pub fn may_wait(folio: Folio) -> bool {
 // kernel: void page_add_anon_rmap(struct page *, struct vm_area_struct *, unsigned long address, rmap_t) (5.19 to 6.7),
 // before it do_page_add_anon_rmap(struct page *, ..., int flags) (5.3 to 5.17): where a page that was swapped in, among
 // others, is mapped. From 6.11 on that is folio_add_new_anon_rmap.
-at_entry!(place_swapped_in, place_swapped_in_kprobe => placed_swapped_in(0, 1, 2));
+at_entry!(place_swapped_in, place_swapped_in_again, place_swapped_in_kprobe => placed_swapped_in(0, 1, 2));
 
 #[inline(always)]
 fn placed_swapped_in<A: Access>(page: Pointer, vma: Pointer, address: u64) -> Option<()> {

@@ -107,6 +107,7 @@ impl AttachArgs {
             granularity: self.granularity.0.max(1),
             ring_bytes: self.ring_bytes()?,
             cgroup_v1: node.hierarchy().version == CgroupVersion::V1,
+            v1_accounts_swap: node.hierarchy().accounts_memory_and_swap(),
         };
         let tracer = Tracer::attach(Path::new("/"), options).map_err(|error| unsupported(doctor::reason(&error)))?;
         protect::warn_of_missing(&node, &["CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH"]);

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::cli::exit::{ExitError, Status};
 use crate::node::privileges::{Held, PRIVILEGES, Privilege, Privileges};
-use crate::node::{CgroupVersion, Node};
+use crate::node::{CgroupVersion, Hierarchy, Node};
 use crate::probe::{BackendChoice, Options, Outcome, ProbeError, ProbeState, Tracer};
 
 /// Say what tracing is possible on this node, and what each probe gets or why not
@@ -60,12 +60,15 @@ fn examine(backend: BackendChoice) -> Findings {
     let root = Path::new("/");
     let node = Node::new(root);
     let privileges = Privileges::read(node.as_ref().ok());
-    let cgroup = node.map(|node| node.hierarchy().version);
+    let hierarchy = node.map(|node| node.hierarchy().clone());
+    let v1_accounts_swap = hierarchy.as_ref().is_ok_and(Hierarchy::accounts_memory_and_swap);
+    let cgroup = hierarchy.map(|hierarchy| hierarchy.version);
     let attached = Tracer::attach(
         root,
         Options {
             backend,
             cgroup_v1: matches!(cgroup, Ok(CgroupVersion::V1)),
+            v1_accounts_swap,
             ..Options::default()
         },
     );

@@ -460,7 +460,8 @@ impl<S: EventSink> Collector<S> {
             lost_bytes: count(LossCounter::LostBytes),
             events_dropped: count(LossCounter::EventsDropped) + self.tracer.malformed(),
             files_full: count(LossCounter::FilesFull),
-            missed_runs: self.missed_runs + count(LossCounter::ReturnsMissed),
+            missed_runs: self.missed_runs.saturating_sub(count(LossCounter::RunsMadeUp))
+                + count(LossCounter::ReturnsMissed),
             max_delay_ns: self.loss.max_delay_ns,
         };
         if loss.ring_full > self.loss.ring_full {

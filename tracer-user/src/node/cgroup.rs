@@ -46,6 +46,12 @@ pub struct Hierarchy {
 }
 
 impl Hierarchy {
+    /// Whether it is v1 and accounts memory and swap together (kernel parameter `swapaccount`).
+    #[must_use]
+    pub fn accounts_memory_and_swap(&self) -> bool {
+        self.version == CgroupVersion::V1 && self.mount.join("memory.memsw.usage_in_bytes").exists()
+    }
+
     /// Finds it in /proc/self/mountinfo below `root`. A v1 mount with the memory controller wins over a v2 mount,
     /// because then the v2 one does not have that controller (hybrid layout).
     ///

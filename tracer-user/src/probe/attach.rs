@@ -58,6 +58,9 @@ pub(super) struct Attacher<'a> {
     /// How to attach to functions, in order.
     pub functions: &'static [Backend],
     pub cgroup_v1: bool,
+    pub v1_accounts_swap: bool,
+    /// Attach each function's second program, too.
+    pub again: bool,
 }
 
 impl Attacher<'_> {
@@ -88,6 +91,11 @@ impl Attacher<'_> {
     fn probe(&mut self, probe: &Probe) -> Result<(Vec<Attached>, Outcome), String> {
         if self.cgroup_v1 && probe.v2_only {
             let outcome = Outcome::Needless("with v1, usage does not include it (memory.kmem.tcp)");
+            return Ok((Vec::new(), outcome));
+        }
+        if probe.v1_swap_only && !self.v1_accounts_swap {
+            let outcome =
+                Outcome::Needless("only with v1 and its accounting of swap is a page given back before it is freed");
             return Ok((Vec::new(), outcome));
         }
         let mut unfit = Vec::new();
@@ -126,12 +134,18 @@ impl Attacher<'_> {
             // The return first: a call that is seen to begin is then seen to end.
             (Backend::Kprobe, Hook::Exit(..)) => vec![format!("{name}_kretprobe"), format!("{name}_kprobe")],
             (Backend::Kprobe, _) => vec![format!("{name}_kprobe")],
+            // What is attached last runs first. kernel: kernel/bpf/trampoline.c bpf_trampoline_link_prog() (5.7 to 7.3)
+            (Backend::Fentry, _) if self.again => vec![format!("{name}_again"), name.to_owned()],
             _ => vec![name.to_owned()],
         };
-        programs
-            .iter()
-            .map(|program| self.program(program, candidate.hook.name()))
-            .collect()
+        let mut attached = Vec::new();
+        for program in &programs {
+            let mut one = self.program(program, candidate.hook.name())?;
+            // What a second program is kept from, the first has done.
+            one.misses_matter = !program.ends_with("_again");
+            attached.push(one);
+        }
+        Ok(attached)
     }
 
     fn program(&mut self, program: &str, hook: &str) -> Result<Attached, String> {

@@ -18,6 +18,8 @@ pub(super) enum Link {
 pub(super) struct Attached {
     _link: Link,
     program: OwnedFd,
+    /// Nothing else does what this program is kept from.
+    pub(super) misses_matter: bool,
 }
 
 impl Attached {
@@ -27,7 +29,11 @@ impl Attached {
     /// When there are no descriptors left.
     pub(super) fn new(program: &Program, link: Link) -> Result<Self, ProgramError> {
         let program = program.fd()?.as_fd().try_clone_to_owned()?;
-        Ok(Self { _link: link, program })
+        Ok(Self {
+            _link: link,
+            program,
+            misses_matter: true,
+        })
     }
 
     /// Times that the program did not run where it should have, since the same program (as a kprobe: any) was running
@@ -35,6 +41,9 @@ impl Attached {
     ///
     /// kernel: kernel/bpf/syscall.c `bpf_prog_show_fdinfo` (5.12 and later)
     pub(super) fn missed_runs(&self) -> u64 {
+        if !self.misses_matter {
+            return 0;
+        }
         let path = format!("/proc/self/fdinfo/{}", self.program.as_raw_fd());
         read_to_string(path).map_or(0, |info| parse_misses(&info))
     }

@@ -237,8 +237,10 @@ fn every_program_in_the_table_is_in_the_object() {
             let programs: &[String] = &match candidate.hook {
                 Hook::Nothing(_) => vec![],
                 Hook::Tracepoint(..) | Hook::RawTracepoint(_) => vec![name.to_owned()],
-                Hook::Entry(..) => vec![name.to_owned(), format!("{name}_kprobe")],
-                Hook::Exit(..) => vec![name.to_owned(), format!("{name}_kprobe"), format!("{name}_kretprobe")],
+                Hook::Entry(..) => ["", "_again", "_kprobe"].map(|end| format!("{name}{end}")).to_vec(),
+                Hook::Exit(..) => ["", "_again", "_kprobe", "_kretprobe"]
+                    .map(|end| format!("{name}{end}"))
+                    .to_vec(),
             };
             for program in programs {
                 assert!(object.contains(program), "{program} of probe {}", probe.name);

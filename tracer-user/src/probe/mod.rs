@@ -8,6 +8,7 @@ mod drain;
 mod drift_tests;
 mod kernel_table;
 mod plan;
+mod preemption;
 mod record;
 #[cfg(test)]
 mod synthetic;

@@ -259,6 +259,8 @@ pub struct Probe {
     pub need: Need,
     /// On v1 usage does not include what it sees, so it is left out there.
     pub v2_only: bool,
+    /// Only where cgroup v1 accounts memory and swap together is there anything to see.
+    pub v1_swap_only: bool,
     /// What is tried, in order.
     pub candidates: &'static [Candidate],
 }
@@ -271,6 +273,7 @@ impl Probe {
             group,
             need: Need::Required,
             v2_only: false,
+            v1_swap_only: false,
             candidates,
         }
     }
@@ -291,6 +294,12 @@ impl Probe {
     /// Not on v1.
     pub(super) const fn v2_only(mut self) -> Self {
         self.v2_only = true;
+        self
+    }
+
+    /// Only where cgroup v1 accounts memory and swap together.
+    pub(super) const fn where_swap_is_accounted_by_v1(mut self) -> Self {
+        self.v1_swap_only = true;
         self
     }
 

@@ -145,6 +145,17 @@ pub const PROBES: &[Probe] = &[
             Candidate::entry("uncharge_folio", "uncharge_page", &[PAGE, GATHER]),
         ],
     ),
+    Probe::optional(
+        "uncharge_swapped_out",
+        Group::Functions,
+        "memory that is swapped out shows as still there",
+        candidates![
+            Candidate::entry("swapped_out", "memcg1_swapout", &[FOLIO, "swp_entry_t"]),
+            Candidate::entry("swapped_out", "mem_cgroup_swapout", &[FOLIO, "swp_entry_t"]),
+            Candidate::entry("swapped_out", "mem_cgroup_swapout", &[PAGE, "swp_entry_t"]),
+        ],
+    )
+    .where_swap_is_accounted_by_v1(),
     Probe::required(
         "uncharge_kernel_pages",
         Group::Functions,

@@ -15,6 +15,7 @@ use super::attached::Attached;
 use super::btf::{KernelTypes, TypesError};
 use super::kernel_table::{Unresolved, resolve_offsets};
 use super::plan::{Backend, BackendChoice, Group};
+use super::preemption;
 
 /// The eBPF programs, inside the binary.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/headroom-ebpf"));
@@ -30,6 +31,8 @@ pub struct Options {
     pub ring_bytes: u32,
     /// Whether memory is controlled by cgroup v1, where usage does not include socket buffers.
     pub cgroup_v1: bool,
+    /// Whether cgroup v1 accounts memory and swap together, so that what is swapped out gives its charge back at once.
+    pub v1_accounts_swap: bool,
 }
 
 impl Default for Options {
@@ -39,6 +42,7 @@ impl Default for Options {
             granularity: 64 << 10,
             ring_bytes: 4 << 20,
             cgroup_v1: false,
+            v1_accounts_swap: false,
         }
     }
 }
@@ -126,13 +130,16 @@ impl Tracer {
         let btf = Btf::from_sys_fs().map_err(|error| ProbeError::Load {
             reason: error.to_string(),
         })?;
-        let mut ebpf = load(&types, &btf, &offsets, options)?;
+        let again = preemption::possible(root);
+        let mut ebpf = load(&types, &btf, &offsets, options, again)?;
         let mut attacher = Attacher {
             ebpf: &mut ebpf,
             types: &types,
             btf: &btf,
             functions: options.backend.functions(),
             cgroup_v1: options.cgroup_v1,
+            v1_accounts_swap: options.v1_accounts_swap,
+            again,
         };
         let mut refusals = Vec::new();
         for &group in options.backend.accounting() {
@@ -218,7 +225,7 @@ impl Tracer {
     }
 
     /// Times that a program did not run, since the same program was running on that CPU. What it would have counted
-    /// is in no account.
+    /// is in no account, unless its second program made up for it ([`tracer_common::LossCounter::RunsMadeUp`]).
     #[must_use]
     pub fn missed_runs(&self) -> u64 {
         self.missed + self.attached.iter().map(Attached::missed_runs).sum::<u64>()
@@ -248,7 +255,13 @@ pub fn page_size() -> u64 {
     u64::try_from(page_size).unwrap_or(4096)
 }
 
-fn load(types: &KernelTypes, btf: &Btf, offsets: &KernelOffsets, options: Options) -> Result<Ebpf, ProbeError> {
+fn load(
+    types: &KernelTypes,
+    btf: &Btf,
+    offsets: &KernelOffsets,
+    options: Options,
+    again: bool,
+) -> Result<Ebpf, ProbeError> {
     let page_size = page_size();
     let page_shift = page_size.trailing_zeros();
     // kernel: enum bpf_func_id, BPF_FUNC_get_current_task_btf (5.11)
@@ -260,6 +273,7 @@ fn load(types: &KernelTypes, btf: &Btf, offsets: &KernelOffsets, options: Option
         .override_global("PAGE_SIZE", &page_size, true)
         .override_global("PAGE_SHIFT", &page_shift, true)
         .override_global("HAS_TASK_BTF", &has_task_btf, true)
+        .override_global("AGAIN", &u32::from(again), true)
         .map_max_entries("RECORDS", options.ring_bytes)
         .load(OBJECT)
         .map_err(|error| not_loaded(&error))
