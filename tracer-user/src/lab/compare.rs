@@ -19,6 +19,10 @@ const BATCH: u64 = 64 * 4096;
 /// and the first touch of a huge page charges all of it.
 const AHEAD: u64 = MIB + 2 * MIB;
 
+/// What a real QEMU's heap may grow by while its guest writes. Measured: up to 6.7 MiB (5.10, page cache, eight requests
+/// of 1 MiB in flight).
+const OWN_HEAP: u64 = 8 * MIB;
+
 /// One comparison.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Check {
@@ -64,11 +68,13 @@ pub fn compare(played: &Played, report: &Value, cpus: u64) -> Vec<Check> {
     )];
     let Some(pod) = pods.first() else { return checks };
     let view = View { pod };
+    // Of guest RAM in huge pages of hugetlbfs the memcg knows nothing, and the report counts only what it knows.
+    let charged = if played.guest_charged { played.guest_ram } else { 0 };
     checks.push(Check::new(
         "guest RAM size",
-        Bytes(played.guest_ram).to_string(),
+        Bytes(charged).to_string(),
         SignedBytes(number(&pod["guest_ram"])).to_string(),
-        pod["guest_ram"].as_u64() == Some(played.guest_ram),
+        pod["guest_ram"].as_u64() == Some(charged),
     ));
     checks.extend(culprit(played, pod));
     checks.extend(kill(played, pod));
@@ -143,7 +149,13 @@ fn culprit(played: &Played, pod: &Value) -> Option<Check> {
     // khugepaged grows a real QEMU's heap now and then by making huge pages of it: where nobody else does, it is to
     // blame indeed.
     let collapsed = expected.is_none() && got["role"] == "kernel khugepaged";
-    let ok = expected_words == got_words || collapsed;
+    // Nobody knows what a real QEMU takes for itself: its threads' heaps come in huge pages on some kernels.
+    let own = expected.is_none()
+        && played.real
+        && got["process"] == "qemu"
+        && got["kind"] == "anon"
+        && number(&got["bytes"]).unsigned_abs() <= OWN_HEAP;
+    let ok = expected_words == got_words || collapsed || own;
     Some(Check::new("culprit", expected_words, got_words, ok))
 }
 
@@ -151,8 +163,8 @@ fn culprit(played: &Played, pod: &Value) -> Option<Check> {
 #[must_use]
 pub fn killed(played: &Played) -> Check {
     let (expected, ok) = match played.expect.as_ref().map(|expect| expect.kill) {
-        Some(true) => ("qemu", played.killed.iter().any(|name| name == "qemu")),
-        Some(false) => ("nothing", played.killed.is_empty()),
+        Some(Some(victim)) => (victim, played.killed.iter().any(|name| name == victim)),
+        Some(None) => ("nothing", played.killed.is_empty()),
         None => ("whatever comes", true),
     };
     Check::new("killed by the kernel", expected, played.killed_words(), ok)
@@ -163,7 +175,7 @@ fn kill(played: &Played, pod: &Value) -> Vec<Check> {
     let expected = played
         .expect
         .as_ref()
-        .map_or(!played.killed.is_empty(), |expect| expect.kill);
+        .map_or(!played.killed.is_empty(), |expect| expect.kill.is_some());
     let mut checks = vec![
         killed(played),
         Check::new(
@@ -173,7 +185,7 @@ fn kill(played: &Played, pod: &Value) -> Vec<Check> {
             kill.is_some() == expected,
         ),
     ];
-    if let (Some(kill), Some(expect)) = (kill, played.expect.as_ref().filter(|expect| expect.kill)) {
+    if let (Some(kill), Some(expect)) = (kill, played.expect.as_ref().filter(|expect| expect.kill.is_some())) {
         let invoker = kill["invoker"]["role"].as_str().unwrap_or("unknown");
         let expected: Vec<_> = expect.invokers.iter().map(ToString::to_string).collect();
         let ok = expected.iter().any(|role| role == invoker);
@@ -244,16 +256,19 @@ fn kernel_kinds(played: &Played, view: &View) -> Vec<Check> {
 fn regions(played: &Played, view: &View) -> Vec<Check> {
     let unknown = number(&view.pod["region_unknown"]).unsigned_abs();
     // Firmware and huge pages have some of a real guest's RAM resident before its payload touches it.
-    let guest = played
-        .touched("guest", &PAGE_KINDS)
-        .saturating_sub(played.resident_before);
+    let touched = played.touched("guest", &PAGE_KINDS);
+    let guest = if played.guest_charged {
+        touched.saturating_sub(played.resident_before)
+    } else {
+        0
+    };
     let charged = view.guest_charged();
     let difference = i64::try_from(guest).unwrap_or(i64::MAX).abs_diff(charged);
     let mistaken = view.total(&["anon", "shmem"])
         - i64::try_from(played.touched("overhead", &["anon", "shmem"])).unwrap_or(i64::MAX);
     let percent = played.guest_ram / 100;
     let mut checks = Vec::new();
-    if let Some(resident) = played.resident_growth {
+    if let Some(resident) = played.resident_growth.filter(|_| played.guest_charged) {
         checks.push(Check::new(
             "guest RAM charged, by smaps",
             format!("{} within 1%", Bytes(resident)),
@@ -344,13 +359,14 @@ mod tests {
                     process: "passt".to_owned(),
                     role: passt(),
                 }),
-                kill: true,
+                kill: Some("qemu"),
                 invokers: vec![Role::Vcpu(0), Role::Vcpu(1)],
             }),
             killed: vec!["virtqemud".to_owned(), "qemu".to_owned()],
             kernel_growth: None,
             resident_growth: None,
             resident_before: 0,
+            guest_charged: true,
             real: false,
             allocated: vec![
                 entry("passt", passt(), "anon", "overhead", 100, true),
@@ -460,6 +476,44 @@ mod tests {
         };
         assert!(charged(0) && charged(4 * MIB));
         assert!(!charged(5 * MIB));
+    }
+
+    #[test]
+    fn a_real_qemus_own_heap_is_nobodys_fault() {
+        let agreed = |real, kind: &str, bytes: u64| {
+            let mut report = report();
+            report["pods"][0]["culprit"] =
+                json!({"process": "qemu", "role": "iothread iothread1", "kind": kind, "bytes": bytes});
+            let mut played = Played { real, ..played() };
+            played.expect.as_mut().expect("it has one").culprit = None;
+            let checks = compare(&played, &report, 2);
+            checks.iter().any(|check| check.name == "culprit" && check.ok)
+        };
+        assert!(agreed(true, "anon", 7 * MIB));
+        assert!(!agreed(true, "anon", 9 * MIB));
+        assert!(!agreed(true, "file", MIB));
+        assert!(!agreed(false, "anon", MIB));
+    }
+
+    #[test]
+    fn guest_ram_in_huge_pages_is_not_expected_to_be_charged() {
+        let failed = |growth: u64, size: u64| {
+            let mut report = report();
+            report["pods"][0]["guest_ram"] = json!(size);
+            report["pods"][0]["guest_growth"] = json!(growth);
+            let played = Played {
+                guest_charged: false,
+                ..played()
+            };
+            let checks = compare(&played, &report, 2).into_iter();
+            checks
+                .filter(|check| !check.ok)
+                .map(|check| check.name)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(failed(0, 0), Vec::<String>::new());
+        assert_eq!(failed(200 * MIB, 0), ["guest RAM charged"]);
+        assert_eq!(failed(0, 256 * MIB), ["guest RAM size"]);
     }
 
     #[test]

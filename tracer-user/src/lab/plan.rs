@@ -27,8 +27,8 @@ pub struct Plan {
 pub struct Expect {
     /// Whose overhead grew most: process and role. `None` where nothing is to blame.
     pub culprit: Option<Culprit>,
-    /// The kernel kills QEMU.
-    pub kill: bool,
+    /// Short name of the process that the kernel kills, if any.
+    pub kill: Option<&'static str>,
     /// Roles whose allocation may hit the limit; empty where nothing is killed.
     pub invokers: Vec<Role>,
 }

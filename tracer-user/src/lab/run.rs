@@ -22,6 +22,7 @@ use super::trace::{self, Recorder, TraceError};
 use super::tree::{self, Hierarchy, Identity, Tree};
 use super::truth::Entry;
 use crate::cli::exit::{ExitError, Status};
+use crate::node;
 use crate::probe::BackendChoice;
 
 /// Name of the recording, in the lab's own folder and where it is kept.
@@ -67,6 +68,8 @@ pub struct Played {
     pub resident_growth: Option<u64>,
     /// Of the guest RAM that a real QEMU's payload touched, what was resident before: touching it charged nothing.
     pub resident_before: u64,
+    /// Guest RAM is charged to the container. That in huge pages of hugetlbfs is not, unless the kernel is told to.
+    pub guest_charged: bool,
     /// QEMU was a real one: what it allocates for itself is not known.
     pub real: bool,
     /// What the actors allocated.
@@ -92,6 +95,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         backend: options.backend,
         identity: Identity::random()?,
         version: hierarchy.version,
+        hugetlb_charged: node::Hierarchy::find(Path::new("/")).is_ok_and(|found| found.hugetlb_accounting),
         folder: folder.path().to_owned(),
         qemu: real_qemu(options, folder.path())?,
     };
@@ -155,6 +159,7 @@ fn play(options: &Options, plan: &Plan, hierarchy: &Hierarchy, setting: &Setting
         kernel_growth,
         resident_growth,
         resident_before: pagemap::within(&parts, &touched),
+        guest_charged: setting.guest_charged(),
         real: options.real.is_some(),
         allocated,
     };

@@ -36,7 +36,7 @@ pub(super) fn plan(setting: &Setting) -> Result<Plan, PlanError> {
         cast: setting.cast([qemu]),
         expect: Some(Expect {
             culprit: culprit("qemu", Role::BlockWorker).filter(|_| !direct),
-            kill: false,
+            kill: None,
             invokers: Vec::new(),
         }),
     })

@@ -23,7 +23,7 @@ pub(super) fn plan(setting: &Setting) -> Result<Plan, PlanError> {
         cast: setting.cast([virtqemud, setting.filling_qemu(sizes.guest, 1, GUEST_RATE)]),
         expect: Some(Expect {
             culprit: culprit("virtqemud", cast::helper("virtqemud")),
-            kill: true,
+            kill: Some("qemu"),
             invokers: vec![cast::helper("virtqemud")],
         }),
     })

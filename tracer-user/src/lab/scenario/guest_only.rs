@@ -14,7 +14,7 @@ pub(super) fn plan(setting: &Setting) -> Result<Plan, PlanError> {
         cast: setting.cast([setting.filling(sizes.guest, setting.rate(64 * MIB))]),
         expect: Some(Expect {
             culprit: None,
-            kill: false,
+            kill: None,
             invokers: Vec::new(),
         }),
     })

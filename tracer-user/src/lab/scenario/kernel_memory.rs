@@ -31,7 +31,7 @@ pub(super) fn plan(setting: &Setting) -> Result<Plan, PlanError> {
         cast: setting.cast([passt, setting.filling_qemu(sizes.guest, 1, GUEST_RATE)]),
         expect: Some(Expect {
             culprit: culprit("passt", cast::helper("passt")),
-            kill: false,
+            kill: None,
             invokers: Vec::new(),
         }),
     })

@@ -63,6 +63,8 @@ pub struct Setting {
     pub identity: Identity,
     /// Hierarchy of the memory controller: decides what the kernel charges.
     pub version: Version,
+    /// Whether huge pages of hugetlbfs are charged to memcgs.
+    pub hugetlb_charged: bool,
     /// A folder for files that the pod writes.
     pub folder: PathBuf,
     /// A real QEMU to play QEMU.
@@ -132,11 +134,19 @@ impl Setting {
             }
             Ok(asked)
         };
-        let limit = enough("a limit", self.limit.unwrap_or(guest + budget), LEAST_LIMIT)?;
+        // Where guest RAM is not charged, the limit is for the overhead alone.
+        let own = if self.guest_charged() { guest + budget } else { budget };
+        let limit = enough("a limit", self.limit.unwrap_or(own), LEAST_LIMIT)?;
         let guest = enough("a guest", self.guest.unwrap_or(guest), least_guest)?;
         // Guest RAM comes in huge pages.
         let guest = guest / (2 * MIB) * (2 * MIB);
         Ok(Sizes { guest, limit })
+    }
+
+    /// Whether guest RAM is charged to the container.
+    #[must_use]
+    pub fn guest_charged(&self) -> bool {
+        self.backend != Backend::Hugepages || self.hugetlb_charged
     }
 
     fn rate(&self, default: u64) -> u64 {
@@ -216,6 +226,7 @@ mod tests {
             backend: Backend::Ram,
             identity: Identity::random().expect("/proc is mounted"),
             version: Version::V1,
+            hugetlb_charged: false,
             folder: "/nowhere".into(),
             qemu: None,
         }
@@ -252,7 +263,7 @@ mod tests {
         for scenario in Scenario::value_variants() {
             let plan = plan(*scenario, &setting(None, None)).expect("its own limit suits it");
             let total: u64 = steps(&plan).map(asked).sum();
-            let kill = plan.expect.as_ref().is_some_and(|expect| expect.kill);
+            let kill = plan.expect.as_ref().is_some_and(|expect| expect.kill.is_some());
             assert_eq!(total > plan.limit, kill, "{}", scenario.name());
             assert!(plan.limit <= 700 * MIB);
             let guest: u64 = steps(&plan)
@@ -288,6 +299,21 @@ mod tests {
             assert!(plan.guest_ram > 0);
             assert_eq!(plan.limit, limit);
         }
+    }
+
+    #[test]
+    fn beside_a_guest_in_huge_pages_the_helper_is_the_largest() {
+        let huge = |hugetlb_charged| Setting {
+            backend: Backend::Hugepages,
+            hugetlb_charged,
+            ..setting(None, None)
+        };
+        let victim = |setting: &Setting| {
+            let plan = plan(Scenario::Memhold, setting).expect("its own limit suits it");
+            (plan.limit / MIB, plan.expect.and_then(|expect| expect.kill))
+        };
+        assert_eq!(victim(&huge(false)), (240, Some("memhold")));
+        assert_eq!(victim(&huge(true)), (688, Some("qemu")));
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub(super) fn plan(setting: &Setting) -> Result<Plan, PlanError> {
         cast: setting.cast([qemu]),
         expect: Some(Expect {
             culprit: culprit("qemu", Role::Vcpu(0)),
-            kill: true,
+            kill: Some("qemu"),
             invokers: vec![Role::Vcpu(0)],
         }),
     })

@@ -28,7 +28,7 @@ pub(super) fn plan(setting: &Setting) -> Result<Plan, PlanError> {
         cast: setting.cast([qemu]),
         expect: Some(Expect {
             culprit: culprit("qemu", Role::BlockWorker),
-            kill: false,
+            kill: None,
             invokers: Vec::new(),
         }),
     })
