@@ -23,22 +23,13 @@ pub(super) struct Machine<'a> {
     pub initramfs: PathBuf,
     pub numa_nodes: u32,
     pub scratch_disk: bool,
-    pub cpus_in_turn: bool,
+    pub hugepages: u32,
 }
 
 /// The running emulator; killed when dropped.
 pub(super) struct Running(Child);
 
 impl Machine<'_> {
-    /// Two emulating threads race where one CPU patches code that the other runs.
-    const fn accelerator(&self) -> &'static str {
-        if self.cpus_in_turn {
-            "tcg,thread=single"
-        } else {
-            "tcg,thread=multi"
-        }
-    }
-
     /// What the kernel prints.
     pub fn console(&self) -> PathBuf {
         self.folder.join("console.log")
@@ -70,7 +61,7 @@ impl Machine<'_> {
             // Never the host's KVM: emulation is the same everywhere, and its CPU offers SVM to the kernel inside.
             .args([
                 "-accel",
-                self.accelerator(),
+                ACCELERATOR,
                 "-machine",
                 "pc",
                 "-cpu",
@@ -84,7 +75,11 @@ impl Machine<'_> {
             .arg(&self.kernel.image)
             .arg("-initrd")
             .arg(&self.initramfs)
-            .args(["-append", "console=ttyS0 panic=-1 loglevel=5 rdinit=/init"])
+            .arg("-append")
+            .arg(format!(
+                "console=ttyS0 panic=-1 loglevel=5 rdinit=/init hugepages={}",
+                self.hugepages
+            ))
             .args(["-serial", &format!("file:{}", self.console().display())])
             .args(["-serial", &format!("file:{}", self.messages().display())])
             .args(["-drive", &drive(&results)])
@@ -121,6 +116,11 @@ impl Drop for Running {
         let _ = self.0.wait();
     }
 }
+
+/// The CPUs take turns in one emulating thread. With a thread for each, one executes breakpoints that another has long
+/// taken out of the kernel's text, as attaching does; the kernel, rightly, calls that an oops. Two machines side by side
+/// use two of the host's CPUs all the same.
+const ACCELERATOR: &str = "tcg,thread=single";
 
 /// CPUs of the machine.
 const CPUS: u32 = 2;

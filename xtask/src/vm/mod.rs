@@ -72,7 +72,7 @@ pub struct Vm {
     real: bool,
     disk: bool,
     numa_nodes: u32,
-    cpus_in_turn: bool,
+    hugepages: u32,
     modules: Vec<String>,
     memory_mib: Option<u32>,
     timeout: Duration,
@@ -94,7 +94,7 @@ impl Vm {
             real: false,
             disk: false,
             numa_nodes: 1,
-            cpus_in_turn: false,
+            hugepages: 0,
             modules: Vec::new(),
             memory_mib: None,
             timeout: Duration::from_secs(120),
@@ -149,11 +149,10 @@ impl Vm {
         self
     }
 
-    /// Emulates the CPUs in turn, by one thread. Slower; but where kernel text is patched over and over, two threads
-    /// come to execute a breakpoint that is long gone from memory, and the kernel, rightly, calls that an oops.
+    /// Reserves huge pages of 2 MiB at boot.
     #[must_use]
-    pub fn cpus_in_turn(mut self, in_turn: bool) -> Self {
-        self.cpus_in_turn = in_turn;
+    pub fn hugepages(mut self, count: u32) -> Self {
+        self.hugepages = count;
         self
     }
 
@@ -239,7 +238,7 @@ impl Vm {
             memory_mib: self.memory_mib.unwrap_or(if self.real { 2048 } else { 1024 }),
             initramfs,
             numa_nodes: self.numa_nodes,
-            cpus_in_turn: self.cpus_in_turn,
+            hugepages: self.hugepages,
             scratch_disk: self.disk,
         };
         run::run(&machine, self.commands, self.timeout, self.echo)

@@ -97,11 +97,11 @@ impl Cell {
             .module("mm/zsmalloc")
             .module("lib/lz4/lz4_compress")
             .module("lib/lz4/lz4hc_compress")
+            .module("crypto/lzo")
+            .module("crypto/lzo-rle")
             .module("drivers/block/zram/zram")
             .file(binaries.workload(), "/bin/workload")
             .env("HEADROOM_BINARIES", "/bin")
-            // Attaching patches the kernel's text.
-            .cpus_in_turn(names.contains(&CYCLES))
             .timeout(Duration::from_secs(if names.contains(&CYCLES) { 5400 } else { 1200 }));
         names.iter().fold(vm, |vm, name| {
             let words: &[&str] = if *name == CYCLES {
@@ -118,7 +118,10 @@ impl Cell {
     #[must_use]
     pub fn lab(&self, what: &str, scenarios: &[&[&str]]) -> Vm {
         let real = scenarios.iter().any(|words| words.contains(&"--real"));
+        let huge = scenarios.iter().any(|words| words.contains(&"hugepages"));
         let vm = self.vm(what).real(real).timeout(Duration::from_secs(1200));
+        // Guest RAM of 448 MiB, and what is left is as much as without.
+        let vm = if huge { vm.hugepages(240).memory_mib(2560) } else { vm };
         scenarios.iter().fold(vm, |vm, words| {
             let options = ["--json", "--backend", self.backend.as_str()];
             vm.command(["/bin/headroom", "lab"].iter().chain(*words).chain(&options).copied())

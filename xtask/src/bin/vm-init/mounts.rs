@@ -7,12 +7,13 @@ use nix::mount::{MsFlags, mount};
 use xtask::vm::protocol::{Cgroup, SCRATCH, SCRATCH_DISK};
 
 /// What every VM has. A folder that is missing is made.
-const BASE: [(&str, &str); 7] = [
+const BASE: [(&str, &str); 8] = [
     ("proc", "/proc"),
     ("sysfs", "/sys"),
     ("devtmpfs", "/dev"),
     ("tmpfs", "/tmp"),
     ("tmpfs", "/run"),
+    ("debugfs", "/sys/kernel/debug"),
     ("tracefs", "/sys/kernel/tracing"),
     ("bpf", "/sys/fs/bpf"),
 ];
@@ -31,7 +32,10 @@ pub fn cgroup(version: Cgroup) -> Result<()> {
         Cgroup::V1 => {
             mount_at("tmpfs", "tmpfs", "/sys/fs/cgroup", None)?;
             mount_at("cgroup", "cgroup", "/sys/fs/cgroup/memory", Some("memory"))
-                .context("this kernel has no v1 memory controller")
+                .context("this kernel has no v1 memory controller")?;
+            // As systemd does. Kernels from 5.11 on know nothing else.
+            fs::write("/sys/fs/cgroup/memory/memory.use_hierarchy", "1")
+                .context("cannot have groups count what is below")
         }
         Cgroup::V2 => {
             mount_at("cgroup2", "cgroup2", "/sys/fs/cgroup", None)?;
