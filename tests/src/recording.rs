@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use headroom::ledger::Replay;
@@ -21,6 +23,27 @@ pub fn events(file: &Path) -> Result<(Vec<Event>, State)> {
     let events = reader.by_ref().collect::<Result<Vec<_>, _>>()?;
     let state = reader.summary().state;
     Ok((events, state))
+}
+
+/// Longest that a recorder may take to come to a sample: it takes one each second, on a busy machine fewer.
+const SAMPLED: Duration = Duration::from_secs(60);
+
+/// All events of a recording under way, once it holds a sample that was taken after `since_ns` (CLOCK_BOOTTIME): all that was
+/// charged before is then in it.
+///
+/// # Errors
+/// When it cannot be read, or no sample comes.
+pub fn events_since(file: &Path, since_ns: u64) -> Result<Vec<Event>> {
+    let begun = Instant::now();
+    loop {
+        let (events, _) = events(file)?;
+        let mut later = events.iter().rev().take_while(|event| event.t >= since_ns);
+        if later.any(|event| matches!(event.body, Body::Sample(_))) {
+            return Ok(events);
+        }
+        ensure!(begun.elapsed() < SAMPLED, "{} gets no sample", file.display());
+        sleep(Duration::from_millis(300));
+    }
 }
 
 /// Charged and uncharged bytes by memcg, kind and region.

@@ -22,6 +22,9 @@ pub struct Document {
     pub phases: Vec<Phase>,
     /// What was compared.
     pub checks: Vec<Check>,
+    /// How often the kernel left a program out that should have run.
+    #[serde(default)]
+    pub missed_runs: u64,
     /// All checks held.
     pub ok: bool,
 }
@@ -129,7 +132,7 @@ impl Document {
             .map(|check| format!("\n  {}: expected {}, got {}", check.name, check.expected, check.got))
             .collect();
         if !failed.is_empty() || !self.ok {
-            bail!("{name}:{}", failed.concat());
+            bail!("{name}, {} runs missed:{}", self.missed_runs, failed.concat());
         }
         Ok(())
     }

@@ -57,11 +57,12 @@ impl Figures {
         };
         let shmem = get("shmem")?;
         // Pages of the swap cache are in `file`/`cache` too. kernel: mm/swap_state.c add_to_swap_cache,
-        // NR_SWAPCACHE (5.12).
-        let swap_cache = stat.get("swapcached").copied().unwrap_or(0);
+        // NR_SWAPCACHE (5.12). Before that the memcg's figures leave them out, and only the whole system's tell of them.
+        let of_group = stat.get("swapcached").copied();
+        let swap_cache = of_group.map_or_else(system_swap_cache, Ok)?;
         let mut kinds = BTreeMap::from([
             ("anon", anon),
-            ("file", cache.saturating_sub(shmem + swap_cache)),
+            ("file", cache.saturating_sub(shmem + of_group.unwrap_or(0))),
             ("shmem", shmem),
             ("swap_cache", swap_cache),
         ]);
@@ -74,6 +75,15 @@ impl Figures {
             kinds,
         })
     }
+}
+
+/// Bytes in the system's swap cache.
+fn system_swap_cache() -> Result<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo")?;
+    let line = text.lines().find_map(|line| line.strip_prefix("SwapCached:"));
+    let kib = line.and_then(|rest| rest.split_whitespace().next());
+    let kib: u64 = kib.context("no SwapCached in /proc/meminfo")?.parse()?;
+    Ok(kib * 1024)
 }
 
 /// Charged less given back, by what a recording says.

@@ -11,9 +11,11 @@ use nix::errno::Errno;
 use super::figures::Figures;
 use crate::memcg::Memcg;
 
-/// How long nothing may change. memory.stat is brought up to date every 2 s, a recording every second.
+/// How long nothing may change. memory.stat is brought up to date every 2 s.
 /// kernel: mm/memcontrol.c FLUSH_TIME (5.16 to 7.3)
 const QUIET: Duration = Duration::from_millis(2300);
+/// How long where it is brought up to date on demand.
+const QUIET_ON_DEMAND: Duration = Duration::from_millis(700);
 /// How often it is looked at.
 const STEP: Duration = Duration::from_millis(100);
 /// Longest that a group may take.
@@ -26,14 +28,15 @@ const DEADLINE: Duration = Duration::from_secs(60);
 pub fn settle(group: &Memcg, below: &[&Memcg]) -> Result<Figures> {
     let begun = Instant::now();
     drain()?;
+    let quiet = if flush(group)? { QUIET_ON_DEMAND } else { QUIET };
     let mut figures = Figures::read(group, below)?;
     let mut since = Instant::now();
-    while since.elapsed() < QUIET {
+    while since.elapsed() < quiet {
         if begun.elapsed() > DEADLINE {
             bail!("{} does not come to rest", group.path().display());
         }
         sleep(STEP);
-        flush(group);
+        flush(group)?;
         let now = Figures::read(group, below)?;
         if now != figures {
             figures = now;
@@ -67,28 +70,31 @@ fn drain() -> Result<()> {
         .context("cannot drain the CPUs' page lists")
 }
 
-/// Has the kernel add up what CPUs counted by themselves, where reading cpu.stat does that (v2, up to 6.14); elsewhere
-/// waiting does it.
-fn flush(group: &Memcg) {
-    let _ = fs::read(group.path().join("cpu.stat"));
+/// Has the kernel add up what CPUs counted by themselves. Whether it does: reading cpu.stat does that with v2 up to 6.14,
+/// and up to 5.12 nothing is left to be added up later; elsewhere waiting does it.
+fn flush(group: &Memcg) -> Result<bool> {
+    let read = fs::read(group.path().join("cpu.stat")).is_ok();
+    let version = kernel()?;
+    Ok(version < (5, 13) || group.is_v2() && read && version < (6, 15))
+}
+
+/// Version of the running kernel.
+fn kernel() -> Result<(u32, u32)> {
+    let system = nix::sys::utsname::uname()?;
+    let release = system.release().to_string_lossy().into_owned();
+    let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+    Ok((numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)))
 }
 
 /// Bytes by which memory.stat itself may be off, however long one waits.
 ///
-/// kernel: mm/memcontrol.c __mod_memcg_state(): up to 5.12 v2's figures leave up to MEMCG_CHARGE_BATCH (32) pages per
-/// CPU out; from 5.13 on (rstat) and in v1's own figures nothing is left out.
+/// kernel: mm/memcontrol.c `__mod_memcg_state()`: up to 5.12 the figures of v2, and in step with them v1's own, leave up to
+/// MEMCG_CHARGE_BATCH (32) pages per CPU out; from 5.13 on (rstat) nothing is left out.
 ///
 /// # Errors
 /// When the kernel's release cannot be read.
-pub fn stat_is_off_by(group: &Memcg) -> Result<u64> {
-    if !group.is_v2() {
-        return Ok(0);
-    }
-    let system = nix::sys::utsname::uname()?;
-    let release = system.release().to_string_lossy().into_owned();
-    let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
-    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    let pages = if version < (5, 13) { 32 } else { 0 };
+pub fn stat_is_off_by() -> Result<u64> {
+    let pages = if kernel()? < (5, 13) { 32 } else { 0 };
     Ok(pages * 4096 * cpus()?)
 }
 

@@ -3,8 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::env;
-use std::fs;
-use std::io;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::process::Command;
 use std::thread::sleep;
@@ -23,6 +24,8 @@ use crate::stage::signed;
 
 /// What the thread that lives across touches while it is traced.
 const PULSE: usize = MIB;
+/// The load goes on at this pace, in bursts: attaching must get its turn, also where one thread emulates all CPUs.
+const BETWEEN: Duration = Duration::from_millis(5);
 /// The kernel takes its time to free what nobody holds any more.
 const FREED: Duration = Duration::from_secs(30);
 
@@ -38,8 +41,9 @@ pub fn act(name: &str) -> Result<()> {
             crate::stage::standstill("touched", &[])?;
         },
         _ => loop {
-            pages.touch(0..8 * MIB);
-            pages.give_back(0..8 * MIB)?;
+            pages.touch(0..PULSE);
+            pages.give_back(0..PULSE)?;
+            sleep(BETWEEN);
         },
     }
 }
@@ -133,14 +137,7 @@ pub fn check(count: usize, backend: &str) -> Result<Document> {
     // What is made once and kept is no leak.
     drop(Tracer::attach(Path::new("/"), options)?);
     let (objects, open) = (Objects::settled()?, descriptors()?);
-    let mut document = Document {
-        workload: "cycles".to_owned(),
-        kernel: nix::sys::utsname::uname()?.release().to_string_lossy().into_owned(),
-        cgroup: if group.is_v2() { "v2" } else { "v1" }.to_owned(),
-        backend: backend.to_owned(),
-        phases: vec![Phase::default()],
-        ..Document::default()
-    };
+    let mut document = document("cycles", &group, backend)?;
     let mut off = BTreeMap::new();
     for _ in 0..count {
         let mut tracer = Tracer::attach(Path::new("/"), options)?;
@@ -180,13 +177,71 @@ pub fn check(count: usize, backend: &str) -> Result<Document> {
         },
         ok: off.is_empty(),
     });
-    killed(&group, backend, objects, &mut document)?;
+    document.checks.push(silence()?);
+    kill_recorder(&group, backend, objects, &mut document)?;
     document.ok = document.checks.iter().all(|check| check.ok);
     Ok(document)
 }
 
 /// A recorder that is killed leaves nothing attached.
-fn killed(group: &Memcg, backend: &str, objects: Objects, document: &mut Document) -> Result<()> {
+pub fn killed(backend: &str) -> Result<Document> {
+    let group = Memcg::create()?;
+    let mut document = document("killed", &group, backend)?;
+    // What is made once and kept is no leak.
+    drop(Recorder::start(
+        &group.target(),
+        tempfile::tempdir()?.path().join("first.jsonl.zst"),
+        &["--backend", backend],
+    )?);
+    kill_recorder(&group, backend, Objects::settled()?, &mut document)?;
+    document.ok = document.checks.iter().all(|check| check.ok);
+    Ok(document)
+}
+
+fn document(workload: &str, group: &Memcg, backend: &str) -> Result<Document> {
+    Ok(Document {
+        workload: workload.to_owned(),
+        kernel: nix::sys::utsname::uname()?.release().to_string_lossy().into_owned(),
+        cgroup: if group.is_v2() { "v2" } else { "v1" }.to_owned(),
+        backend: backend.to_owned(),
+        phases: vec![Phase::default()],
+        ..Document::default()
+    })
+}
+
+/// The kernel has nothing to complain about: no warning with a call trace, no oops.
+fn silence() -> Result<Check> {
+    let mut log = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open("/dev/kmsg")
+        .context("cannot open the kernel's log")?;
+    // Each read gives one record, and fails where there is none left.
+    let mut record = [0; 8192];
+    let mut complaints = Vec::new();
+    loop {
+        let length = match log.read(&mut record) {
+            Ok(length) => length,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            // Overwritten while reading; the next read goes on with what there is.
+            Err(error) if error.raw_os_error() == Some(libc::EPIPE) => continue,
+            Err(error) => return Err(error).context("cannot read the kernel's log"),
+        };
+        let text = String::from_utf8_lossy(&record[..length]).into_owned();
+        let told = ["WARNING: ", "BUG: ", "Oops", "Call Trace:", "INFO: rcu"];
+        complaints.extend(told.iter().any(|words| text.contains(words)).then_some(text));
+    }
+    Ok(Check {
+        name: "complaints in the kernel's log".to_owned(),
+        expected: "none".to_owned(),
+        got: complaints
+            .first()
+            .map_or_else(|| "none".to_owned(), |first| format!("{}: {first}", complaints.len())),
+        ok: complaints.is_empty(),
+    })
+}
+
+fn kill_recorder(group: &Memcg, backend: &str, objects: Objects, document: &mut Document) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("killed.jsonl.zst");
     let mut recorder = Recorder::start(&group.target(), file, &["--backend", backend])?;

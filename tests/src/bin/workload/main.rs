@@ -2,8 +2,9 @@
 //! records of them with the kernel's own figures.
 //!
 //! `workload check NAME [BACKEND]` plays one in a memcg of its own, under `headroom record`, and prints a document;
-//! `workload act NAME` is what it runs in there.
+//! `workload act NAME` is what it runs in there. `workload agree` holds the backends against each other.
 
+mod agree;
 mod cycles;
 mod memory;
 mod stage;
@@ -22,8 +23,12 @@ fn main() -> Result<()> {
         ["act", name] => stage::begin().and_then(|()| work::find(name)?.act()),
         ["check", name] => print(&checked(name, "auto")),
         ["check", name, backend] => print(&checked(name, backend)),
+        ["killed", backend] => print(&cycles::killed(backend)?),
+        ["agree"] => print(&agree::check()?),
         ["cycles", count, backend] => print(&cycles::check(count.parse()?, backend)?),
-        _ => bail!("usage: workload check NAME [BACKEND] | workload cycles COUNT BACKEND"),
+        _ => bail!(
+            "usage: workload check NAME [BACKEND] | workload agree | workload killed BACKEND | workload cycles COUNT BACKEND"
+        ),
     }
 }
 

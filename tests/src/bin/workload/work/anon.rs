@@ -8,7 +8,7 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork, pipe, read};
 
 use super::Workload;
-use crate::memory::{MIB, Pages};
+use crate::memory::{MIB, Pages, thread};
 use crate::stage::{Stage, set, standstill};
 
 /// Whether anonymous memory gets huge pages at all.
@@ -125,9 +125,10 @@ impl Workload for Exit {
         let pages = [Pages::small(512 * MIB)?, Pages::huge(512 * MIB)?].map(Shared);
         std::thread::scope(|scope| {
             for part in &pages {
-                scope.spawn(move || part.0.touch(0..512 * MIB));
+                thread().spawn_scoped(scope, move || part.0.touch(0..512 * MIB))?;
             }
-        });
+            Ok::<_, std::io::Error>(())
+        })?;
         standstill("held", &[("anon", 1024 * MIB)])?;
         // It is up to the kernel to give it all back.
         for part in pages {

@@ -11,7 +11,7 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::unistd::pipe;
 
 use super::Workload;
-use crate::memory::{HUGE, MIB, PAGE, Pages};
+use crate::memory::{self, HUGE, MIB, PAGE, Pages};
 use crate::stage::{Stage, standstill};
 
 const PIPES: usize = 32;
@@ -35,7 +35,7 @@ impl Workload for KernelMemory {
         let ends = File::from(ends);
         thread::scope(|scope| -> Result<()> {
             for _ in 0..THREADS {
-                scope.spawn(|| nix::unistd::read(&end, &mut [0]));
+                memory::thread().spawn_scoped(scope, || nix::unistd::read(&end, &mut [0]))?;
             }
             standstill("held", &[])?;
             (&ends).write_all(&[0; THREADS])?;

@@ -53,7 +53,7 @@ impl Workload for Nested {
                     .to_string_lossy()
                     .into_owned();
                 let expected = signed(group.anon()?);
-                let off = signed(headroom_tests::conserve::settle::stat_is_off_by(group)?);
+                let off = signed(headroom_tests::conserve::settle::stat_is_off_by()?);
                 stage.check(Check::bytes(format!("anon of {name} alone"), expected, got, off));
             }
         }
