@@ -34,12 +34,14 @@ pub(super) fn plan(setting: &Setting) -> Result<Plan, PlanError> {
         .real(sizes.guest, &tasks)
         .unwrap_or_else(|| stand_in(setting, sizes.guest, rate));
     let memhold = Role::Other("memhold".to_owned());
-    // Without guest RAM in the memcg the helper alone gets to the limit, and is the largest there.
-    let (victim, invokers) = if setting.guest_charged() {
-        ("qemu", (0..cast::VCPUS).map(Role::Vcpu).collect())
-    } else {
-        ("memhold", vec![memhold.clone()])
-    };
+    let mut invokers: Vec<Role> = (0..cast::VCPUS).map(Role::Vcpu).collect();
+    let mut victim = "qemu";
+    if !setting.guest_charged() {
+        // Without guest RAM in the memcg the helper is the largest there. It gets to the limit, unless a vCPU does, whose
+        // page tables are charged all the same.
+        victim = "memhold";
+        invokers.push(memhold.clone());
+    }
     Ok(Plan {
         guest_ram: sizes.guest,
         limit: sizes.limit,
