@@ -13,7 +13,8 @@ use headroom::recording::event::{Body, Event};
 use headroom_tests::conserve::settle::{cpus, settle, stat_is_off_by};
 use headroom_tests::conserve::{Check, Document, Figures, Phase, Sums};
 use headroom_tests::recording::{charge_sums, events, events_since, footer, footer_sums};
-use headroom_tests::{Memcg, Recorder, Worker};
+use headroom_tests::{Memcg, Recorder, Run, Worker};
+use serde_json::Value;
 use tracer_common::Kind;
 
 use crate::memory::{MIB, PAGE};
@@ -208,6 +209,16 @@ impl Stage {
             });
         }
         Ok(())
+    }
+
+    /// Why the backend that was asked for has nothing to see this with, if so: what `headroom doctor` says of a probe.
+    pub fn lacks(&self, probe: &str) -> Result<Option<String>> {
+        let run = Run::headroom(["doctor", "--json", "--backend", &self.document.backend])?;
+        let findings: Value = serde_json::from_str(&run.stdout).with_context(|| format!("doctor: {}", run.stderr))?;
+        let probes = findings["probes"].as_array().context("doctor lists no probes")?;
+        let found = probes.iter().find(|entry| entry["probe"] == probe);
+        let found = found.with_context(|| format!("doctor does not know {probe}"))?;
+        Ok(found["reason"].as_str().map(str::to_owned))
     }
 
     /// Adds a finding.
