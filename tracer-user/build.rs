@@ -39,7 +39,29 @@ fn build() -> anyhow::Result<()> {
             ..Default::default()
         }],
         aya_build::Toolchain::Custom(&toolchain),
-    )
+    )?;
+    strip(&PathBuf::from(env::var("OUT_DIR")?).join("headroom-ebpf"))
+}
+
+/// Removes what only a debugger reads: it is nine tenths of the object, and would be in memory for good. Type
+/// information (BTF) is none of it.
+fn strip(path: &Path) -> anyhow::Result<()> {
+    let data = fs::read(path)?;
+    let mut object = object::build::elf::Builder::read(data.as_slice())?;
+    let is_debug = |name: &[u8]| name.strip_prefix(b".rel").unwrap_or(name).starts_with(b".debug_");
+    for section in &mut object.sections {
+        section.delete = is_debug(&section.name);
+    }
+    // Symbols of sections that are gone.
+    object.delete_orphans();
+    // The linker keeps the names of sections among those of symbols, which the writer does not.
+    let names = object.sections.add();
+    names.name = ".shstrtab".into();
+    names.sh_type = object::elf::SHT_STRTAB;
+    names.data = object::build::elf::SectionData::SectionString;
+    let mut stripped = Vec::new();
+    object.write(&mut stripped)?;
+    Ok(fs::write(path, stripped)?)
 }
 
 /// `PATH` with the linker that `cargo xtask setup` built in front, or `None` where that has not run.

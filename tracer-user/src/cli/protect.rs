@@ -34,9 +34,16 @@ pub fn from_oom_killer() {
     }) {
         log::warn!("the OOM killer may choose headroom, CAP_SYS_RESOURCE is missing: oom_score_adj: {error}");
     }
+    give_back_free_memory();
     if let Err(error) = lock_memory() {
         log::warn!("headroom's memory may be reclaimed, CAP_IPC_LOCK is missing: {error}");
     }
+}
+
+/// Attaching takes some 20 MiB for the kernel's types, which nothing needs afterwards: they would be locked as well.
+fn give_back_free_memory() {
+    // SAFETY: malloc_trim has no preconditions. That it finds nothing is fine.
+    let _ = unsafe { libc::malloc_trim(0) };
 }
 
 /// Locks what there is now, code included: it may not be readable from a disk that waits for memory. What comes later
