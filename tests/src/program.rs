@@ -152,7 +152,11 @@ impl Recorder {
         Self::launch(headroom()?, subcommand, targets, file, options)
     }
 
-    fn launch(
+    /// The same, by a command that becomes headroom and takes its arguments.
+    ///
+    /// # Errors
+    /// When it ends or takes too long before it is attached.
+    pub fn launch(
         mut command: Command,
         subcommand: &str,
         targets: &[&str],
