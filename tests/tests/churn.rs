@@ -2,18 +2,32 @@
 //! end the tracing of all others.
 
 use std::fs;
+use std::io::{PipeReader, PipeWriter, Write as _};
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use headroom::recording::State;
 use headroom_tests::recording::{charge_sums, events, footer, footer_sums};
-use headroom_tests::{Memcg, Recorder, Worker};
+use headroom_tests::{Memcg, Recorder, Worker, headroom};
+use nix::fcntl::{FcntlArg, fcntl};
 
 const STORM: &str = env!("CARGO_BIN_EXE_storm");
 /// The kernel side has room for accounts of some 900 memcgs.
 const TOO_MANY: usize = 1200;
+/// Longest that a recording of a few seconds may take.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Longer than the targets are left unlooked at.
 const SEEN: Duration = Duration::from_millis(1300);
+
+/// A pipe that holds all it can, and that nobody reads.
+fn full_pipe() -> Result<(PipeReader, PipeWriter)> {
+    const SIZE: usize = 4096;
+    let (reader, mut writer) = std::io::pipe()?;
+    fcntl(&writer, FcntlArg::F_SETPIPE_SZ(i32::try_from(SIZE)?))?;
+    writer.write_all(&[b'x'; SIZE])?;
+    Ok((reader, writer))
+}
 
 /// A worker grows in the group; what it holds then.
 fn grow(group: &Memcg) -> Result<(Worker, u64)> {
@@ -87,5 +101,40 @@ fn too_many_cgroups_do_not_end_the_recording() -> Result<()> {
     recorder.interrupt()?;
     expect_recorded(&recorder, &group, held)?;
     ensure!(fs::metadata(&recorder.file)?.len() > 0);
+    Ok(())
+}
+
+/// Whoever reads what it says may have stopped: that must hold up neither the recording nor its end.
+#[test]
+fn warnings_that_nobody_reads_do_not_hold_it_up() -> Result<()> {
+    let group = Memcg::create()?;
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("unread.jsonl.zst");
+    let (_reader, writer) = full_pipe()?;
+    let mut recorder = headroom()?
+        .args(["record", &group.target(), "-v", "--duration", "5s", "-o"])
+        .arg(&file)
+        .stdout(writer.try_clone()?)
+        .stderr(writer)
+        .spawn()?;
+    // Hundreds of warnings.
+    let _children: Vec<Memcg> = (0..TOO_MANY)
+        .map(|number| group.child(&number.to_string()))
+        .collect::<Result<_>>()?;
+    let deadline = Instant::now() + PATIENCE;
+    let status = loop {
+        match recorder.try_wait()? {
+            Some(status) => break status,
+            None if Instant::now() > deadline => {
+                recorder.kill()?;
+                recorder.wait()?;
+                anyhow::bail!("it waits for whoever reads its warnings");
+            }
+            None => sleep(Duration::from_millis(50)),
+        }
+    };
+    ensure!(status.success(), "{status}");
+    let (_, state) = events(&file)?;
+    ensure!(state == State::Complete, "{state:?}");
     Ok(())
 }

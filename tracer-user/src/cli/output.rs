@@ -1,7 +1,10 @@
 //! What every command has in common: how much it says, and whether in colour.
 
 use anstream::ColorChoice;
+use env_logger::{Target, WriteStyle};
 use log::LevelFilter;
+
+use crate::cli::say::Stderr;
 
 /// Flags of every command.
 #[derive(Debug, clap::Args)]
@@ -41,10 +44,17 @@ impl Args {
             (false, 1) => LevelFilter::Info,
             (false, _) => LevelFilter::Debug,
         };
+        let style = match anstream::AutoStream::choice(&std::io::stderr()) {
+            ColorChoice::Never => WriteStyle::Never,
+            _ => WriteStyle::Always,
+        };
         env_logger::Builder::new()
             .filter_level(level)
             .format_timestamp(None)
             .format_target(false)
+            // A tracer must not wait for whoever reads its warnings.
+            .target(Target::Pipe(Box::new(Stderr)))
+            .write_style(style)
             .init();
     }
 }
