@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 use headroom::recording::State;
 use headroom::recording::event::{Body, Event};
 use headroom_tests::recording::{charge_sums, events, footer, footer_sums, report};
-use headroom_tests::{Memcg, Recorder, SmallDisk, Worker, headroom};
+use headroom_tests::{Memcg, Recorder, SmallDisk, Worker, headroom, readers};
 use jiff::Timestamp;
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -123,6 +123,18 @@ fn a_kill_in_a_vm_pod_leaves_its_whole_story() -> Result<()> {
     ensure!(
         again["pods"].as_array().is_some_and(|pods| pods.contains(pod)),
         "{again}"
+    );
+
+    let histograms = readers::read("histograms.py", &incident.join("histograms.hlog"))?;
+    let of_sizes = |histogram: &&Value| {
+        let tag = histogram["tag"].as_str().unwrap_or_default();
+        tag.starts_with("charge_burst_bytes/") && tag.contains("/lab/vm1/")
+    };
+    let sizes = histograms.iter().filter(of_sizes);
+    let charges: u64 = sizes.filter_map(|histogram| histogram["count"].as_u64()).sum();
+    ensure!(
+        Some(charges) == pod["charge_sizes"]["count"].as_u64(),
+        "{charges} charges: {pod}"
     );
 
     whole(&incident)?;

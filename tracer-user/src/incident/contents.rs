@@ -10,7 +10,8 @@ use serde::Serialize;
 use super::name;
 use super::store::{Draft, MARK, Store, StoreError};
 use super::watcher::Trigger;
-use crate::ledger::Ledger;
+use crate::export::{ExportError, Format, export};
+use crate::ledger::Replay;
 use crate::node::Node;
 use crate::node::kmsg;
 use crate::recording::Reader;
@@ -24,6 +25,8 @@ const KERNEL_LOG: usize = 1 << 20;
 const SCHEMA: &str = "headroom.incident/1";
 /// The recording's name.
 const RECORDING: &str = "recording.jsonl.zst";
+/// The name of the recording's histograms.
+const HISTOGRAMS: &str = "histograms.hlog";
 
 /// An incident, ready to be written.
 #[derive(Clone, Debug)]
@@ -107,6 +110,7 @@ impl Incident {
                 reason: error.to_string(),
             }),
         }
+        histograms(&mut draft, &mut left_out)?;
         let report = self.report(&draft);
         match &report {
             Ok(report) => {
@@ -119,7 +123,7 @@ impl Incident {
                     render_json(report, &mut out)
                 })?;
                 optional(&mut draft, "report.html", &mut left_out, |mut out| {
-                    render_html(std::slice::from_ref(report), &mut out)
+                    render_html(report, &mut out)
                 })?;
             }
             Err(error) => left_out.push(LeftOut {
@@ -138,11 +142,11 @@ impl Incident {
     /// The report on the recording as it was written, this pod first: what `headroom report` makes of it.
     fn report(&self, draft: &Draft<'_>) -> anyhow::Result<Report> {
         let mut reader = Reader::new(File::open(draft.path(RECORDING))?)?;
-        let mut ledger = Ledger::new();
+        let mut replay = Replay::default();
         for event in &mut reader {
-            ledger.apply(&event?);
+            replay.apply(&event?);
         }
-        let mut report = Report::new(&ledger, Some(&reader.summary()));
+        let mut report = Report::new(replay.ledger(), Some(&reader.summary()));
         report.pods.sort_by_key(|pod| pod.cgroup != self.pod.cgroup);
         Ok(report)
     }
@@ -162,6 +166,29 @@ impl Incident {
             left_out,
         }
     }
+}
+
+/// Writes the histograms of the recording as it was written.
+fn histograms(draft: &mut Draft<'_>, left_out: &mut Vec<LeftOut>) -> Result<(), StoreError> {
+    let mut unread = None;
+    match Reader::open(&draft.path(RECORDING)) {
+        Ok(reader) => optional(draft, HISTOGRAMS, left_out, |out| {
+            match export(vec![reader], Format::Hlog, None, out) {
+                Ok(_) => Ok(()),
+                Err(ExportError::Write(error)) => Err(error),
+                Err(ExportError::Read { error, .. }) => {
+                    unread = Some(error);
+                    Ok(())
+                }
+            }
+        })?,
+        Err(error) => unread = Some(error),
+    }
+    left_out.extend(unread.map(|error| LeftOut {
+        file: HISTOGRAMS,
+        reason: format!("not whole: {error}"),
+    }));
+    Ok(())
 }
 
 /// Writes a file that an incident can do without when it does not fit below `--max-disk`. A full disk is another matter.
