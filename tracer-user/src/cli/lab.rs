@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::cli::alert::rate;
 use crate::cli::exit::{ExitError, Status};
+use crate::cli::progress;
 use crate::lab::real::{Accel, Cache};
 use crate::lab::scenario::Scenario;
 use crate::lab::{self, Options};
@@ -61,7 +62,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         let message = "the lab makes cgroups and attaches probes: run it as root";
         return Err(ExitError::new(Status::Unsupported, message).into());
     }
-    lab::run(&Options {
+    let progress = progress::steps();
+    let options = Options {
         scenario: args.scenario,
         limit: args.limit.map(|bytes| bytes.0),
         guest: args.guest_memory.map(|bytes| bytes.0),
@@ -71,5 +73,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         json: args.json,
         real: args.real.then_some((args.accel, args.cache)),
         trace: (!args.no_trace).then_some(args.backend),
-    })
+    };
+    let run = lab::run(&options, &|step| progress.set_message(step.to_owned()));
+    progress.finish_and_clear();
+    lab::conclude(&options, &run?)
 }

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::path::Path;
+use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -9,6 +10,25 @@ use crate::escape;
 
 /// Smaller files are read before a bar could be looked at, bytes.
 const LARGE: u64 = 1 << 20;
+
+/// How often a spinner turns.
+const TURN: Duration = Duration::from_millis(200);
+
+/// A line for work of several steps whose length is not known: the step at hand, and how long all of it takes by now.
+/// It shows on a terminal only, never under `--quiet`.
+#[must_use]
+pub fn steps() -> ProgressBar {
+    if !log::log_enabled!(log::Level::Warn) {
+        return ProgressBar::hidden();
+    }
+    // Hidden by itself where standard error is no terminal.
+    let line = ProgressBar::new_spinner();
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {elapsed} {msg}") {
+        line.set_style(style);
+    }
+    line.enable_steady_tick(TURN);
+    line
+}
 
 /// A bar for reading files from their beginnings to their ends. It shows on a terminal only, never under `--quiet`.
 #[must_use]

@@ -20,4 +20,4 @@ pub mod trace;
 pub mod tree;
 pub mod truth;
 
-pub use run::{Options, Played, run};
+pub use run::{Options, Played, Run, Say, conclude, run};

@@ -76,11 +76,15 @@ pub struct Played {
     pub allocated: Vec<Entry>,
 }
 
+/// Who is told what the lab is doing.
+pub type Say<'a> = &'a dyn Fn(&str);
+
 /// Runs a scenario.
 ///
 /// # Errors
-/// When it cannot be played or traced, or when a check of the report against the truth fails.
-pub fn run(options: &Options) -> anyhow::Result<()> {
+/// When it cannot be played or traced.
+pub fn run(options: &Options, say: Say<'_>) -> anyhow::Result<Run> {
+    say("setting up the pod");
     cleanup::catch_signals()?;
     let hierarchy = Hierarchy::find()?;
     tree::sweep(&hierarchy, &std::env::temp_dir());
@@ -101,8 +105,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     };
     let plan =
         scenario::plan(options.scenario, &setting).map_err(|error| ExitError::new(Status::Usage, error.to_string()))?;
-    let played = play(options, &plan, &hierarchy, &setting)?;
-    conclude(options, &played)
+    play(options, &plan, &hierarchy, &setting, say)
 }
 
 fn real_qemu(options: &Options, folder: &Path) -> anyhow::Result<Option<Qemu>> {
@@ -119,16 +122,18 @@ fn real_qemu(options: &Options, folder: &Path) -> anyhow::Result<Option<Qemu>> {
 }
 
 /// What came of a run.
-struct Run {
+#[derive(Debug)]
+pub struct Run {
     played: Played,
     /// The report, as data and to be read, when there was a tracer.
     report: Option<(Value, Vec<u8>)>,
 }
 
-fn play(options: &Options, plan: &Plan, hierarchy: &Hierarchy, setting: &Setting) -> anyhow::Result<Run> {
+fn play(options: &Options, plan: &Plan, hierarchy: &Hierarchy, setting: &Setting, say: Say<'_>) -> anyhow::Result<Run> {
     let tree = Tree::create(hierarchy, &setting.identity, plan.limit)?;
-    let mut stage = Stage::start(&tree, plan)?;
+    let mut stage = Stage::start(&tree, plan, say)?;
     let file = setting.folder.join(RECORDING);
+    say("attaching the probes");
     let recorder = options
         .trace
         .map(|backend| Recorder::start(&tree.relative(), &file, backend))
@@ -138,6 +143,7 @@ fn play(options: &Options, plan: &Plan, hierarchy: &Hierarchy, setting: &Setting
     let parts = stage
         .guest_resident_parts()
         .context("cannot tell what is resident of guest RAM")?;
+    say("playing the scenario");
     let killed = match stage.play()? {
         Outcome::Survived => Vec::new(),
         Outcome::Killed(names) => names,
@@ -165,8 +171,10 @@ fn play(options: &Options, plan: &Plan, hierarchy: &Hierarchy, setting: &Setting
     };
     let report = match recorder {
         Some(recorder) => {
+            say("waiting for the end of the recording");
             // A kill that the plan does not have may have happened; the recorder ends by itself then, too.
             recorder.finish(tree.oom_kills() > 0).map_err(with_status)?;
+            say("making the report");
             keep(options, &file, &played)?;
             let report = (trace::report_json(&file)?, trace::report_text(&file)?);
             if let Some(folder) = &options.keep {
@@ -198,7 +206,11 @@ fn keep(options: &Options, file: &Path, played: &Played) -> anyhow::Result<()> {
     fs::write(folder.join("truth.json"), serde_json::to_vec_pretty(played)?).with_context(failed)
 }
 
-fn conclude(options: &Options, run: &Run) -> anyhow::Result<()> {
+/// Prints what came of a run.
+///
+/// # Errors
+/// When a check of the report against the truth fails.
+pub fn conclude(options: &Options, run: &Run) -> anyhow::Result<()> {
     let cpus = std::thread::available_parallelism().map_or(1, NonZero::get) as u64;
     let checks = match &run.report {
         Some((report, _)) => compare(&run.played, report, cpus),

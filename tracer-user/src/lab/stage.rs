@@ -1,7 +1,7 @@
 //! Leading a pod's processes through the phases of a plan.
 
 use std::collections::BTreeSet;
-use std::io::{self, BufRead, BufReader, IsTerminal, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::ops::Range;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -17,6 +17,7 @@ use super::cleanup::{self, Stopped};
 use super::plan::{Member, Plan, Program};
 use super::real::serial::Serial;
 use super::real::{pagemap, smaps};
+use super::run::Say;
 use super::spawn;
 use super::tree::{Tree, TreeError};
 use super::truth::{Event, Truth};
@@ -98,6 +99,7 @@ pub struct Stage<'a> {
     truth: Truth,
     looked: Instant,
     told: Instant,
+    say: Say<'a>,
 }
 
 impl<'a> Stage<'a> {
@@ -105,7 +107,7 @@ impl<'a> Stage<'a> {
     ///
     /// # Errors
     /// When a process does not start.
-    pub fn start(tree: &'a Tree, plan: &'a Plan) -> Result<Self, StageError> {
+    pub fn start(tree: &'a Tree, plan: &'a Plan, say: Say<'a>) -> Result<Self, StageError> {
         let (teller, events) = channel();
         let mut stage = Self {
             tree,
@@ -116,6 +118,7 @@ impl<'a> Stage<'a> {
             truth: Truth::default(),
             looked: Instant::now(),
             told: Instant::now(),
+            say,
         };
         for member in &plan.cast {
             stage.enter(member).map_err(|source| StageError::Start {
@@ -307,14 +310,15 @@ impl<'a> Stage<'a> {
         }
     }
 
-    /// One line per second on a terminal.
+    /// Tells once per second how full the pod is.
     fn show_usage(&mut self) {
-        if self.told.elapsed() < Duration::from_secs(1) || !io::stderr().is_terminal() {
+        if self.told.elapsed() < Duration::from_secs(1) {
             return;
         }
         self.told = Instant::now();
         if let Ok(usage) = self.tree.usage() {
-            eprintln!("usage {} of {}", Bytes(usage), Bytes(self.plan.limit));
+            let limit = Bytes(self.plan.limit);
+            (self.say)(&format!("playing the scenario: usage {} of {limit}", Bytes(usage)));
         }
     }
 }
