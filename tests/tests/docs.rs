@@ -14,8 +14,12 @@ use xtask::{build, paths};
 /// Commands of the documents that are run as they stand: they need no VM and end by themselves.
 const RUN: [&str; 7] = ["advise", "doctor", "explain", "export", "pods", "report", "size"];
 
-/// What the documents call a recording of one's own, and the recording that stands for it.
-const RECORDING: (&str, &str) = ("backup.jsonl.zst", "tests/fixtures/recordings/backup-io.jsonl.zst");
+/// What the documents call recordings of one's own, and the recordings that stand for them.
+const RECORDINGS: [(&str, &str); 3] = [
+    ("backup.jsonl.zst", "tests/fixtures/recordings/backup-io.jsonl.zst"),
+    ("node-1.jsonl.zst", "tests/fixtures/recordings/memhold.jsonl.zst"),
+    ("node-2.jsonl.zst", "tests/fixtures/recordings/backup-io.jsonl.zst"),
+];
 
 /// What the documents call a recording with marks in it, and the one that stands for it.
 const MARKED: (&str, &str) = ("night.jsonl.zst", "tests/fixtures/recordings/marks.jsonl.zst");
@@ -120,7 +124,7 @@ fn commands_that_end_by_themselves_run_as_shown() -> Result<()> {
     let mut count = 0;
     for (path, text) in documents()? {
         let folder = tempfile::tempdir()?;
-        for (name, file) in [RECORDING, MARKED, INCIDENT, LOG] {
+        for (name, file) in RECORDINGS.into_iter().chain([MARKED, INCIDENT, LOG]) {
             fs::copy(paths::workspace().join(file), folder.path().join(name))?;
         }
         let log = recording::kernel_log(&paths::workspace().join(INCIDENT.1))?;

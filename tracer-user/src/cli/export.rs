@@ -10,7 +10,7 @@ use tempfile::NamedTempFile;
 
 use super::exit::{ExitError, Status};
 use super::report::not_read;
-use super::{progress, time};
+use super::{progress, time, wholeness};
 use crate::export::{ExportError, Format, export};
 use crate::recording::{Reader, State, Summary};
 
@@ -62,7 +62,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     } else {
         write_file(args)?
     };
-    complain(args, &summaries)
+    let states: Vec<State> = summaries.iter().map(|summary| summary.state).collect();
+    wholeness::complain(&args.files, &states, "exported")
 }
 
 /// Writes a file that appears whole or not at all.
@@ -129,21 +130,4 @@ fn not_written(path: &Path) -> String {
 fn is_special(path: &Path) -> bool {
     path.metadata()
         .is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir())
-}
-
-/// Says on stderr which recordings were not whole; a damaged one decides the exit status.
-fn complain(args: &Args, summaries: &[Summary]) -> anyhow::Result<()> {
-    let mut damaged = Vec::new();
-    for (path, summary) in args.files.iter().zip(summaries) {
-        match summary.state {
-            State::Complete => {}
-            State::Incomplete => anstream::eprintln!("headroom: {} is incomplete: it has no footer", path.display()),
-            State::Damaged => damaged.push(path.display().to_string()),
-        }
-    }
-    if damaged.is_empty() {
-        return Ok(());
-    }
-    let message = format!("damaged, what could be read was exported: {}", damaged.join(", "));
-    Err(ExitError::new(Status::Damaged, message).into())
 }

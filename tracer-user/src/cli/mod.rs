@@ -27,6 +27,7 @@ pub mod size;
 pub mod time;
 pub mod top;
 pub mod watch;
+pub mod wholeness;
 
 /// Which thread is eating a VM pod's memory headroom, before the kernel kills the VM.
 #[derive(Debug, Parser)]

@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 
 use super::exit::{ExitError, Status};
-use super::progress;
+use super::{progress, wholeness};
 use crate::ledger::{Bounds, Excerpt, Replay};
-use crate::recording::{ReadError, Reader, Summary};
-use crate::report::{Report, render_html, render_json, render_json_all, render_text};
+use crate::recording::{ReadError, Reader, State, Summary};
+use crate::report::{
+    Merged, Report, render_html, render_json, render_merged_html, render_merged_json, render_merged_text, render_text,
+};
 
 /// Report who grew, when, how fast, and what the kernel did.
 #[derive(Debug, clap::Args)]
@@ -18,7 +20,7 @@ use crate::report::{Report, render_html, render_json, render_json_all, render_te
   headroom report backup-window.jsonl.zst --format html -o backup-window.html
   headroom report backup-window.jsonl.zst --from 'backup begins' --to 'backup ends'")]
 pub struct Args {
-    /// Recordings made by `headroom record`; several are reported one after another.
+    /// Recordings made by `headroom record`; several, also of several nodes, are put together VM by VM.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// How to write the report.
@@ -43,10 +45,16 @@ pub struct Args {
 enum Format {
     /// To be read.
     Text,
-    /// One JSON document; an array when there are several recordings.
+    /// One JSON document.
     Json,
     /// One self-contained page with a timeline, to be opened in a browser, sent or printed.
     Html,
+}
+
+/// What is reported.
+enum Findings {
+    One(Box<Report>),
+    Several(Merged),
 }
 
 /// Reads the recordings and writes their reports.
@@ -55,34 +63,36 @@ enum Format {
 /// When a recording cannot be read, when one is damaged (after reporting what could be read; status 5), or when the
 /// report cannot be written.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let reports = args
-        .files
-        .iter()
-        .map(|path| read(path, args))
-        .collect::<anyhow::Result<Vec<_>>>()?;
+    let read = args.files.iter().map(|path| read(path, args));
+    let (mut reports, states): (Vec<_>, Vec<_>) = read.collect::<anyhow::Result<Vec<_>>>()?.into_iter().unzip();
+    let findings = match reports.pop() {
+        Some(report) if reports.is_empty() => Findings::One(Box::new(report)),
+        last => Findings::Several(Merged::new(reports.into_iter().chain(last).collect())),
+    };
     let format = if args.json { Format::Json } else { args.format };
     match &args.output {
         Some(path) => {
             let create = || -> std::io::Result<()> {
                 let mut out = BufWriter::new(anstream::StripStream::new(File::create(path)?));
-                write(&reports, format, &mut out)?;
+                write(&findings, format, &mut out)?;
                 out.flush()
             };
             create().with_context(|| format!("cannot write {}", path.display()))?;
         }
         None => {
             let mut out = BufWriter::new(anstream::stdout().lock());
-            write(&reports, format, &mut out)?;
+            write(&findings, format, &mut out)?;
             out.flush()?;
         }
     }
-    complain(args, &reports)
+    wholeness::complain(&args.files, &states, "reported")
 }
 
-fn read(path: &Path, args: &Args) -> anyhow::Result<Report> {
+/// Adds a recording up, between its marks where some are given.
+fn read(path: &Path, args: &Args) -> anyhow::Result<(Report, State)> {
     let bounds = bounds(path, args.from.as_deref(), args.to.as_deref())?;
     let (replay, summary) = replay_between(path, bounds)?;
-    Ok(Report::new(replay.ledger(), Some(&summary)))
+    Ok((Report::new(replay.ledger(), Some(&summary)), summary.state))
 }
 
 /// Finds marks by their text. Where no bound is given, the recording is not read for it.
@@ -126,36 +136,13 @@ pub(super) fn not_read(path: &Path, error: &ReadError) -> anyhow::Error {
     }
 }
 
-fn write(reports: &[Report], format: Format, out: &mut impl Write) -> std::io::Result<()> {
-    match (format, reports) {
-        (Format::Html, reports) => render_html(reports, out),
-        (Format::Json, [report]) => render_json(report, out),
-        (Format::Json, reports) => render_json_all(reports, out),
-        (Format::Text, reports) => {
-            for (index, report) in reports.iter().enumerate() {
-                if index > 0 {
-                    writeln!(out)?;
-                }
-                render_text(report, out)?;
-            }
-            Ok(())
-        }
+fn write(findings: &Findings, format: Format, out: &mut impl Write) -> std::io::Result<()> {
+    match (format, findings) {
+        (Format::Html, Findings::One(report)) => render_html(report, out),
+        (Format::Html, Findings::Several(merged)) => render_merged_html(merged, out),
+        (Format::Json, Findings::One(report)) => render_json(report, out),
+        (Format::Json, Findings::Several(merged)) => render_merged_json(merged, out),
+        (Format::Text, Findings::One(report)) => render_text(report, out),
+        (Format::Text, Findings::Several(merged)) => render_merged_text(merged, out),
     }
-}
-
-/// Says on stderr which recordings were not whole; a damaged one decides the exit status.
-fn complain(args: &Args, reports: &[Report]) -> anyhow::Result<()> {
-    let mut damaged = Vec::new();
-    for (path, report) in args.files.iter().zip(reports) {
-        match report.recording.state {
-            "damaged" => damaged.push(path.display().to_string()),
-            "incomplete" => anstream::eprintln!("headroom: {} is incomplete: it has no footer", path.display()),
-            _ => {}
-        }
-    }
-    if damaged.is_empty() {
-        return Ok(());
-    }
-    let message = format!("damaged, what could be read was reported: {}", damaged.join(", "));
-    Err(ExitError::new(Status::Damaged, message).into())
 }

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use super::Report;
+use super::{Merged, Report};
 use crate::escape;
 
 /// Writes one report as one document.
@@ -15,12 +15,12 @@ pub fn render(report: &Report, out: &mut impl Write) -> io::Result<()> {
     write_json(report, out)
 }
 
-/// Writes reports of several recordings as one array.
+/// Writes reports of several recordings as one document.
 ///
 /// # Errors
 /// When `out` fails.
-pub fn render_all(reports: &[Report], out: &mut impl Write) -> io::Result<()> {
-    write_json(reports, out)
+pub fn render_merged(merged: &Merged, out: &mut impl Write) -> io::Result<()> {
+    write_json(merged, out)
 }
 
 /// Writes findings as one document in which nothing acts on a terminal.

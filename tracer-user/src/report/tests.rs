@@ -431,7 +431,7 @@ fn hostile_names_reach_no_browser() {
         ..FileCache::default()
     }]);
     let mut page = Vec::new();
-    render_html(&[report(&story.file())], &mut page).unwrap();
+    render_html(&report(&story.file()), &mut page).unwrap();
     let page = String::from_utf8(page).unwrap();
     assert!(page.contains("alert(1)"), "the name is shown");
     // The page's own script, and the series of one pod.

@@ -29,7 +29,7 @@ pub fn render(report: &Report, out: &mut impl Write) -> io::Result<()> {
     render_recording(report, out)
 }
 
-fn render_pod(pod: &PodReport, out: &mut impl Write) -> io::Result<()> {
+pub(super) fn render_pod(pod: &PodReport, out: &mut impl Write) -> io::Result<()> {
     let style = match (&pod.culprit, pod.oom.is_empty()) {
         (Some(_), false) => Style::new().bold().fg_color(Some(AnsiColor::Red.into())),
         (Some(_), true) => Style::new().bold().fg_color(Some(AnsiColor::Yellow.into())),
@@ -178,7 +178,7 @@ fn files(pod: &PodReport, out: &mut impl Write) -> io::Result<()> {
     section("Page cache by file", &table, out)
 }
 
-fn render_recording(report: &Report, out: &mut impl Write) -> io::Result<()> {
+pub(super) fn render_recording(report: &Report, out: &mut impl Write) -> io::Result<()> {
     let node = &report.node;
     writeln!(
         out,
@@ -202,7 +202,7 @@ fn render_recording(report: &Report, out: &mut impl Write) -> io::Result<()> {
         .try_for_each(|sentence| writeln!(out, "{sentence}"))
 }
 
-fn table(header: &[&str]) -> Table {
+pub(super) fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header(header);
@@ -227,7 +227,7 @@ fn table(header: &[&str]) -> Table {
     table
 }
 
-fn section(title: &str, table: &Table, out: &mut impl Write) -> io::Result<()> {
+pub(super) fn section(title: &str, table: &Table, out: &mut impl Write) -> io::Result<()> {
     if table.row_count() == 0 {
         return Ok(());
     }
@@ -236,7 +236,7 @@ fn section(title: &str, table: &Table, out: &mut impl Write) -> io::Result<()> {
     print(table, out)
 }
 
-fn print(table: &Table, out: &mut impl Write) -> io::Result<()> {
+pub(super) fn print(table: &Table, out: &mut impl Write) -> io::Result<()> {
     for line in table.lines() {
         writeln!(out, " {}", line.trim_end())?;
     }

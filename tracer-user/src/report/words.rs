@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
+
+use super::merged::Vm;
 use super::verdict::duration;
-use super::{MarkReport, PodReport, Report};
+use super::{MarkReport, OomReport, PodReport, Report};
 use crate::escape;
 use crate::units::{Bytes, SignedBytes};
 
@@ -31,6 +34,39 @@ pub(super) fn name(pod: &PodReport) -> String {
         (namespace, vm) => format!("{namespace}/{vm}"),
     };
     escape::terminal(&name).into_owned()
+}
+
+/// `2026-01-31 22:41:07 UTC`.
+pub(super) fn moment(rfc3339: &str) -> String {
+    match rfc3339.parse::<Timestamp>() {
+        Ok(time) => time.strftime("%Y-%m-%d %H:%M:%S UTC").to_string(),
+        Err(_) => escape::terminal(rfc3339).into_owned(),
+    }
+}
+
+/// Whose allocation failed, by role where it is known.
+pub(super) fn invoker(oom: &OomReport) -> String {
+    let invoker = &oom.invoker;
+    let role = invoker.role.as_ref().map(ToString::to_string);
+    escape::terminal(role.as_deref().unwrap_or(&invoker.comm)).into_owned()
+}
+
+/// What the recordings of a VM add up to.
+pub(super) fn sum_of_stays(vm: &Vm) -> String {
+    let counted = vm.stays.iter().filter(|stay| stay.counted).count();
+    format!(
+        "in {}: overhead grew {}, guest RAM {}, unexplained {}",
+        count(counted, "recording"),
+        SignedBytes(vm.overhead_growth),
+        SignedBytes(vm.guest_growth),
+        SignedBytes(vm.unexplained),
+    )
+}
+
+/// `1 kill`, `2 kills`.
+pub(super) fn count(number: usize, of: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {of}{plural}")
 }
 
 /// Time spent reclaiming before charges, if any was.

@@ -46,14 +46,6 @@ impl Size {
     }
 }
 
-/// `2026-01-31 22:41:07 UTC`.
-pub(super) fn moment(rfc3339: &str) -> String {
-    match rfc3339.parse::<Timestamp>() {
-        Ok(time) => time.strftime("%Y-%m-%d %H:%M:%S UTC").to_string(),
-        Err(_) => name(rfc3339),
-    }
-}
-
 /// Milliseconds since the Unix epoch.
 pub(super) fn unix_ms(rfc3339: &str) -> Option<i64> {
     rfc3339.parse::<Timestamp>().ok().map(Timestamp::as_millisecond)

@@ -1,9 +1,10 @@
 //! A kill, and what the kernel reported of it.
 
-use super::cell::{Size, moment, name};
+use super::cell::{Size, name};
 use crate::oomlog::Parser;
 use crate::oomlog::explain::{Explanation, TaskUse, explain, facts};
 use crate::report::verdict::duration;
+use crate::report::words::moment;
 use crate::report::{OomReport, PodReport};
 use crate::units::Bytes;
 

@@ -8,6 +8,7 @@ mod budget;
 mod cell;
 mod chart;
 mod kill;
+mod merged;
 mod pod;
 mod recording;
 mod table;
@@ -19,7 +20,8 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use sha2::{Digest as _, Sha256};
 
-use super::{Report, words};
+use super::{Merged, Report, words};
+use merged::MergedView;
 use recording::RecordingView;
 
 /// uPlot 1.6.32, MIT (`templates/report/uplot/LICENSE`), as published in the npm package `uplot`.
@@ -41,14 +43,27 @@ struct Page {
     policy: String,
     style: String,
     script: String,
+    merged: Option<MergedView>,
     reports: Vec<RecordingView>,
 }
 
-/// Writes reports as one page.
+/// Writes a report as one page.
 ///
 /// # Errors
 /// When `out` fails.
-pub fn render(reports: &[Report], out: &mut impl Write) -> io::Result<()> {
+pub fn render(report: &Report, out: &mut impl Write) -> io::Result<()> {
+    page(std::slice::from_ref(report), None, out)
+}
+
+/// Writes reports of several recordings as one page.
+///
+/// # Errors
+/// When `out` fails.
+pub fn render_merged(merged: &Merged, out: &mut impl Write) -> io::Result<()> {
+    page(&merged.recordings, Some(MergedView::new(merged)), out)
+}
+
+fn page(reports: &[Report], merged: Option<MergedView>, out: &mut impl Write) -> io::Result<()> {
     let style = format!("\n{UPLOT_STYLE}\n{STYLE}");
     let script = format!("\n/*\n{UPLOT_LICENSE}*/\n{UPLOT}{}", SCRIPTS.concat());
     let pods: usize = reports.iter().map(|report| report.pods.len()).sum();
@@ -58,6 +73,7 @@ pub fn render(reports: &[Report], out: &mut impl Write) -> io::Result<()> {
         policy: policy(&style, &script),
         style,
         script,
+        merged,
         reports: reports
             .iter()
             .enumerate()
@@ -65,6 +81,11 @@ pub fn render(reports: &[Report], out: &mut impl Write) -> io::Result<()> {
             .collect(),
     };
     page.write_into(out).map_err(io::Error::other)
+}
+
+/// Where a pod stands on the page.
+fn anchor(recording: usize, pod: usize) -> String {
+    format!("p{recording}-{pod}")
 }
 
 /// What the browser lets the page do: run this script and this style, show its own icon, and nothing else.

@@ -1,12 +1,13 @@
 //! A pod: its verdict, its figures, and the sections below them.
 
 use super::budget::BudgetView;
-use super::cell::{moment, name};
+use super::cell::name;
 use super::kill::{KillView, kills};
 use super::table::{self, FileRow, OtherThreads, RoleRow, ThreadRow};
 use super::{chart, words};
 use crate::report::foreseen::{threshold, value};
 use crate::report::verdict::{duration, verdict};
+use crate::report::words::moment;
 use crate::report::{AlertReport, Forecast, PodReport};
 use crate::units::{Bytes, SignedBytes};
 
@@ -125,7 +126,7 @@ impl PodView {
     }
 }
 
-fn tone(pod: &PodReport) -> &'static str {
+pub(super) fn tone(pod: &PodReport) -> &'static str {
     let tolerance = i64::try_from(pod.tolerance).unwrap_or(i64::MAX);
     match (&pod.culprit, pod.oom.is_empty()) {
         _ if pod.window.is_none() => "unknown",

@@ -1,5 +1,6 @@
 //! A recording: where it was made, by which probes, what is missing.
 
+use super::anchor;
 use super::cell::{name, stretch};
 use super::pod::PodView;
 use crate::report::{Report, words};
@@ -46,7 +47,7 @@ impl RecordingView {
                 .pods
                 .iter()
                 .enumerate()
-                .map(|(number, pod)| PodView::new(format!("p{index}-{number}"), pod, pods))
+                .map(|(number, pod)| PodView::new(anchor(index, number), pod, pods))
                 .collect(),
             nothing_lost: match report.loss.disagreements {
                 Some(_) => "every record arrived in time, and their sums equal the kernel's maps.",
