@@ -161,7 +161,7 @@ fn check_report(report: &Report) -> Result<()> {
     let control = text.chars().find(|c| c.is_control() && *c != '\n');
     ensure!(control.is_none(), "{control:?} in {text:?}");
     render_json(report, &mut Vec::new())?;
-    render_html(std::slice::from_ref(report), &mut Vec::new())?;
+    render_html(report, &mut Vec::new())?;
     Ok(())
 }
 

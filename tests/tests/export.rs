@@ -6,6 +6,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
+use headroom::recording::event::Body;
+use headroom::recording::{Overwrite, Writer};
+use headroom::role::Role;
 use headroom_tests::{Run, readers, recording};
 use serde_json::Value;
 use tempfile::{TempDir, tempdir};
@@ -259,6 +262,84 @@ fn perfetto_holds_counters_stalls_and_the_kill() -> Result<()> {
             "{count} slices"
         );
     }
+    Ok(())
+}
+
+/// The recording with names as a compromised pod would choose them.
+fn hostile(folder: &TempDir) -> Result<PathBuf> {
+    const NAME: &str = "=1+1\"\\,'\n\u{1b}[31m\u{202e}#}";
+    let path = folder.path().join("hostile.jsonl.zst");
+    let (events, _) = recording::events(&fixture("memhold"))?;
+    let mut writer = Writer::create(&path, Overwrite::Refuse)?;
+    for mut event in events {
+        match &mut event.body {
+            Body::Header(header) => NAME.clone_into(&mut header.host),
+            Body::Pod(pod) => NAME.clone_into(&mut pod.vm),
+            Body::Process(process) if process.name == "memhold" => {
+                NAME.clone_into(&mut process.name);
+                process.role = Role::Other(NAME.to_owned());
+            }
+            Body::Thread(thread) => NAME.clone_into(&mut thread.comm),
+            _ => {}
+        }
+        writer.push(&event)?;
+    }
+    writer.finish()?;
+    Ok(path)
+}
+
+#[test]
+fn names_from_pods_break_no_form_and_act_on_no_terminal() -> Result<()> {
+    let folder = tempdir()?;
+    let file = hostile(&folder)?;
+    for format in ["csv", "hlog", "jsonl", "openmetrics"] {
+        let written = fs::read_to_string(export(&file, format, &folder)?)?;
+        let acts = |c: &char| (c.is_control() && *c != '\n') || *c == '\u{202e}';
+        ensure!(!written.chars().any(|c| acts(&c)), "{format}: {written}");
+    }
+    let vm = r#"=1+1"\\,'\n\x1b[31m\u{202e}#}"#;
+    let rows = readers::read("rows.py", &folder.path().join("csv"))?;
+    let quoted = format!("'{vm}");
+    ensure!(
+        rows.len() > 100 && rows.iter().all(|row| text(row, "vm") == quoted),
+        "{:?}",
+        rows.first()
+    );
+    let families = readers::read("openmetrics.py", &folder.path().join("openmetrics"))?;
+    let growth = last_by(&families, "headroom_overhead_growth_bytes", "vm")?;
+    ensure!(growth.keys().eq([vm]), "{growth:?}");
+    let histograms = readers::read("histograms.py", &folder.path().join("hlog"))?;
+    let of_vm = |histogram: &Value| text(histogram, "tag").contains("/%3D1%2B1%22%5C%2C%27%0A%1B%5B31m");
+    ensure!(histograms.len() > 5 && histograms.iter().all(of_vm), "{histograms:?}");
+    let tracks = readers::read("tracks.py", &export(&file, "perfetto", &folder)?)?;
+    let named = |track: &&Value| track["path"][1] == format!("lab/{vm}");
+    ensure!(tracks.iter().filter(named).count() > 10, "{tracks:?}");
+    Ok(())
+}
+
+#[test]
+fn several_recordings_go_into_one_file_in_the_order_of_time() -> Result<()> {
+    let folder = tempdir()?;
+    let out = folder.path().join("both.csv").display().to_string();
+    let files = ["backup-io", "memhold"].map(|name| fixture(name).display().to_string());
+    let run = Run::headroom(["export", &files[0], &files[1], "--format", "csv", "-o", &out])?;
+    ensure!(run.status == Some(0), "{run:?}");
+    let both = readers::read("rows.py", Path::new(&out))?;
+    let usage = |rows: &[Value]| -> Vec<(String, String)> {
+        let rows = rows.iter().filter(|row| text(row, "measure") == "usage");
+        rows.map(|row| (text(row, "time").to_owned(), text(row, "bytes").to_owned()))
+            .collect()
+    };
+    let mut expected = Vec::new();
+    for name in ["memhold", "backup-io"] {
+        fs::remove_file(folder.path().join("csv")).ok();
+        expected.extend(usage(&readers::read(
+            "rows.py",
+            &export(&fixture(name), "csv", &folder)?,
+        )?));
+    }
+    // memhold was recorded first.
+    ensure!(usage(&both) == expected, "{:?} is not {expected:?}", usage(&both));
     Ok(())
 }
 

@@ -57,7 +57,7 @@ impl Format {
 
 /// Threads that ended are kept apart while there are at most this many: exports go by role, and each sample is
 /// resolved.
-const THREADS_APART: usize = 1024;
+const THREADS_APART: usize = 256;
 
 /// Length of an interval of histograms unless told otherwise.
 const INTERVAL: Duration = Duration::from_secs(10);

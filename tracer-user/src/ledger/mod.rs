@@ -17,7 +17,7 @@ mod reconcile;
 mod resolve;
 mod series;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use tracer_common::{Kind, OVERFLOW_TID, Region};
 
@@ -219,9 +219,10 @@ impl Ledger {
             processes,
             ..
         } = self;
-        let mut kept: std::collections::HashSet<u32> = std::collections::HashSet::new();
+        let mut kept: HashSet<u32> = HashSet::new();
+        let in_use: HashSet<ThreadKey> = pods.values().flat_map(PodLedger::in_use).collect();
         threads.retain(|key, thread| {
-            if !thread.exited || pods.values().any(|pod| pod.is_late(*key)) {
+            if !thread.exited || in_use.contains(key) {
                 kept.insert(thread.pid);
                 return true;
             }

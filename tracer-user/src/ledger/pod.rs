@@ -208,8 +208,10 @@ impl PodLedger {
         }
     }
 
-    pub(super) fn is_late(&self, key: ThreadKey) -> bool {
-        self.late.contains_key(&key)
+    /// Threads that something is still to be told of: what they were charged since the last sample, or what that sample
+    /// made comparable.
+    pub(super) fn in_use(&self) -> impl Iterator<Item = ThreadKey> {
+        self.late.keys().copied().chain(self.recent.iter().map(|(key, _)| *key))
     }
 
     pub(super) fn fold(&mut self, key: ThreadKey, entity: &Entity) {

@@ -305,3 +305,27 @@ proptest! {
         prop_assert!(resolved.region_unknown >= 0);
     }
 }
+
+#[test]
+fn a_thread_keeps_its_name_while_what_it_was_charged_last_is_told() {
+    let mut ledger = Ledger::with_threads_apart(0);
+    let worker = thread(7, Role::BlockWorker, true);
+    for event in [
+        pod(),
+        qemu(true),
+        sample(2, 5000, None),
+        charge(3, 7, Kind::Anon, Region::Overhead, 300, 0),
+        worker,
+        sample(4, 5300, None),
+    ] {
+        ledger.apply(&event);
+    }
+    let pod = ledger.pods().next().unwrap();
+    let (key, _) = pod.recent().first().unwrap();
+    assert_eq!(ledger.entity(*key).role, Role::BlockWorker);
+    ledger.apply(&sample(5, 5300, None));
+    let pod = ledger.pods().next().unwrap();
+    assert_eq!(pod.accounts().count(), 0);
+    let ended: Vec<_> = pod.ended().map(|(entity, _)| entity.role.clone()).collect();
+    assert_eq!(ended, [Role::BlockWorker]);
+}

@@ -72,12 +72,17 @@ impl Drivers {
     }
 
     /// Growth of each entity so far, by its column. `hidden` is guest RAM that became resident without being seen as
-    /// such: it is taken from what is not placed yet, in proportion.
-    pub fn growth(&mut self, hidden: f64, entity: impl Fn(ThreadKey) -> Entity) -> Vec<f64> {
-        if self.threads.len() > MAX_THREADS {
-            for (key, sums) in self.threads.drain() {
-                self.folded.entry(entity(key)).or_default().add(sums);
-            }
+    /// such: it is taken from what is not placed yet, in proportion. Threads that `ended` are added up for good: in hours
+    /// a pod has many.
+    pub fn growth(
+        &mut self,
+        hidden: f64,
+        entity: impl Fn(ThreadKey) -> Entity,
+        ended: impl Fn(ThreadKey) -> bool,
+    ) -> Vec<f64> {
+        let too_many = self.threads.len() > MAX_THREADS;
+        for (key, sums) in self.threads.extract_if(|key, _| too_many || ended(*key)) {
+            self.folded.entry(entity(key)).or_default().add(sums);
         }
         let mut by_entity = self.folded.clone();
         for (key, sums) in &self.threads {
@@ -153,7 +158,7 @@ mod tests {
         drivers.charge(&charge(1, Kind::File, Region::Overhead, 1000));
         drivers.charge(&charge(1, Kind::Anon, Region::Guest, 500));
         drivers.charge(&charge(2, Kind::Anon, Region::Overhead, 70));
-        assert_eq!(drivers.growth(0.0, named), [70.0]);
+        assert_eq!(drivers.growth(0.0, named, |_| false), [70.0]);
         assert_eq!(drivers.entity(0), Some(&named(ThreadKey { tid: 2, start_ns: 0 })));
         assert_eq!(drivers.guest(), 500);
     }
@@ -164,11 +169,23 @@ mod tests {
         drivers.charge(&charge(1, Kind::Anon, Region::Unplaced, 900));
         drivers.charge(&charge(2, Kind::Anon, Region::Unplaced, 100));
         drivers.charge(&charge(2, Kind::Kmem, Region::Unplaced, 40));
-        let growth = drivers.growth(900.0, named);
+        let growth = drivers.growth(900.0, named, |_| false);
         assert!(
             (growth[0] - 90.0).abs() < 1e-6 && (growth[1] - 50.0).abs() < 1e-6,
             "{growth:?}"
         );
+    }
+
+    #[test]
+    fn a_thread_that_ended_is_kept_in_the_sum_of_its_entity_alone() {
+        let mut drivers = Drivers::default();
+        for tid in 0..100 {
+            drivers.charge(&charge(tid, Kind::Anon, Region::Overhead, 10));
+            let worker = |_| Entity::new(&Role::BlockWorker, "qemu");
+            let growth = drivers.growth(0.0, worker, |key| key.tid % 2 == 0);
+            assert_eq!(growth, [10.0 * f64::from(tid + 1)]);
+        }
+        assert_eq!(drivers.threads.len(), 50);
     }
 
     #[test]
@@ -177,7 +194,7 @@ mod tests {
         for tid in 0..10_000 {
             drivers.charge(&charge(tid, Kind::Anon, Region::Overhead, 1));
         }
-        let growth = drivers.growth(0.0, named);
+        let growth = drivers.growth(0.0, named, |_| false);
         assert!(drivers.threads.is_empty());
         assert_eq!(growth.len(), MAX_ENTITIES);
         assert!((growth.iter().sum::<f64>() - 10_000.0).abs() < 1e-6);

@@ -120,7 +120,8 @@ impl Forecaster {
                 let noise = super::tolerance(&self.header);
                 let names = &self.names;
                 let pod = self.pods.get_mut(&sample.pod)?;
-                return pod.sample(event.t, sample, noise, |key| names.entity(key));
+                let ended = |key| names.threads.get(&key).is_some_and(|thread| thread.exited);
+                return pod.sample(event.t, sample, noise, |key| names.entity(key), ended);
             }
             Body::Oom(oom) => {
                 let pod = oom.pod.or_else(|| self.memcgs.get(&oom.oom_memcg).copied());

@@ -92,6 +92,7 @@ impl PodForecast {
         sample: &Sample,
         tolerance: u64,
         entity: impl Fn(ThreadKey) -> Entity,
+        ended: impl Fn(ThreadKey) -> bool,
     ) -> Option<Forecast> {
         if sample.memcg != self.memcg {
             return None;
@@ -108,7 +109,7 @@ impl PodForecast {
         if self.history.last().is_some_and(|last| last.t >= seconds) {
             return None;
         }
-        let moment = self.moment(seconds, sample, entity);
+        let moment = self.moment(seconds, sample, entity, ended);
         let used = moment.overhead + moment.guest;
         let room = Room {
             available: whole(limit) - used,
@@ -123,7 +124,13 @@ impl PodForecast {
     }
 
     /// Splits usage into guest RAM and the overhead that stays.
-    fn moment(&mut self, t: f64, sample: &Sample, entity: impl Fn(ThreadKey) -> Entity) -> Moment {
+    fn moment(
+        &mut self,
+        t: f64,
+        sample: &Sample,
+        entity: impl Fn(ThreadKey) -> Entity,
+        ended: impl Fn(ThreadKey) -> bool,
+    ) -> Moment {
         let kept = whole(sample.usage.saturating_sub(sample.reclaimable_file));
         let charged = float(self.drivers.guest()).max(0.0);
         let resident = sample.guest_resident.map_or(charged, whole).min(whole(self.guest_ram));
@@ -136,7 +143,7 @@ impl PodForecast {
             overhead,
             peak: overhead,
             guest,
-            drivers: self.drivers.growth(hidden.max(0.0), entity),
+            drivers: self.drivers.growth(hidden.max(0.0), entity, ended),
         }
     }
 
