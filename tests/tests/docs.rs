@@ -275,3 +275,26 @@ fn the_accuracy_table_holds_every_scenario_and_none_that_differs() -> Result<()>
     }
     Ok(())
 }
+
+#[test]
+fn the_forecast_tables_hold_every_scenario() -> Result<()> {
+    let text = fs::read_to_string(paths::workspace().join("docs/forecast.md"))?;
+    let table = |name: &str| -> Result<Vec<&str>> {
+        let begin = format!("<!-- {name}: written by `cargo xtask forecast` -->");
+        let rest = text
+            .split_once(&begin)
+            .with_context(|| format!("no table of {name}"))?
+            .1;
+        let body = rest.split_once("<!--").context("no end")?.0;
+        Ok(body.lines().filter(|line| line.starts_with("| ")).skip(2).collect())
+    };
+    let lab = table("lab")?;
+    for scenario in headroom_tests::lab::SCENARIOS {
+        let row = lab.iter().find(|row| row.starts_with(&format!("| `{scenario}` |")));
+        let row = row.with_context(|| format!("no row of {scenario}: run `cargo xtask forecast`"))?;
+        // What must never be is not a matter of exactness.
+        ensure!(scenario != "guest-only" || row.ends_with("| not killed | 0 |"), "{row}");
+    }
+    ensure!(!table("recordings")?.is_empty() && table("simulated")?.len() >= 3);
+    Ok(())
+}

@@ -34,6 +34,8 @@ enum Command {
     Matrix(cli::matrix::Matrix),
     /// Write the README's accuracy table from real runs. Needs root.
     Accuracy(cli::accuracy::Accuracy),
+    /// Write the tables of docs/forecast.md from real runs. Needs root.
+    Forecast(cli::forecast::Forecast),
 }
 
 fn main() -> ExitCode {
@@ -58,6 +60,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Lab(lab) => return lab.run(),
         Command::Matrix(matrix) => matrix.run()?,
         Command::Accuracy(accuracy) => accuracy.run()?,
+        Command::Forecast(forecast) => forecast.run()?,
     }
     Ok(ExitCode::SUCCESS)
 }

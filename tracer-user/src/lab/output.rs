@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::compare::Check;
+use super::foreseen::Foreseen;
 use super::run::Played;
 use crate::units::Bytes;
 
@@ -22,6 +23,9 @@ pub struct Document<'a> {
     /// What the tracer reported; absent when it did not run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub report: Option<&'a Value>,
+    /// How early and how exactly its end was foreseen; absent when nothing was traced.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub foreseen: Option<&'a Foreseen>,
     /// The comparison.
     pub checks: &'a [Check],
     /// Every check passed.

@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::actor::spec::Backend;
 use super::cleanup;
 use super::compare::{self, compare};
+use super::foreseen::{Foreseen, foreseen};
 use super::output::{self, Document};
 use super::plan::{MIB, Plan};
 use super::real::payload::FIRST_MIB;
@@ -127,6 +128,7 @@ pub struct Run {
     played: Played,
     /// The report, as data and to be read, when there was a tracer.
     report: Option<(Value, Vec<u8>)>,
+    foreseen: Option<Foreseen>,
 }
 
 fn play(options: &Options, plan: &Plan, hierarchy: &Hierarchy, setting: &Setting, say: Say<'_>) -> anyhow::Result<Run> {
@@ -169,7 +171,7 @@ fn play(options: &Options, plan: &Plan, hierarchy: &Hierarchy, setting: &Setting
         real: options.real.is_some(),
         allocated,
     };
-    let report = match recorder {
+    let (report, foreseen) = match recorder {
         Some(recorder) => {
             say("waiting for the end of the recording");
             // A kill that the plan does not have may have happened; the recorder ends by itself then, too.
@@ -180,11 +182,16 @@ fn play(options: &Options, plan: &Plan, hierarchy: &Hierarchy, setting: &Setting
             if let Some(folder) = &options.keep {
                 fs::write(folder.join("report.json"), serde_json::to_vec_pretty(&report.0)?)?;
             }
-            Some(report)
+            let foreseen = foreseen(&file, &played).context("cannot read the recording back")?;
+            (Some(report), Some(foreseen))
         }
-        None => None,
+        None => (None, None),
     };
-    Ok(Run { played, report })
+    Ok(Run {
+        played,
+        report,
+        foreseen,
+    })
 }
 
 /// Exit statuses of `headroom record` are the lab's own: a node that cannot trace cannot run the lab.
@@ -224,6 +231,7 @@ pub fn conclude(options: &Options, run: &Run) -> anyhow::Result<()> {
             scenario: options.scenario.name(),
             truth: &run.played,
             report: run.report.as_ref().map(|(report, _)| report),
+            foreseen: run.foreseen.as_ref(),
             checks: &checks,
             ok,
         };

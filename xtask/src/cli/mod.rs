@@ -2,6 +2,7 @@
 
 pub mod accuracy;
 pub mod dist;
+pub mod forecast;
 pub mod lab;
 pub mod matrix;
 pub mod setup;

@@ -86,6 +86,8 @@ pub enum Step {
         comm: String,
         /// What they stand for.
         role: Role,
+        /// Bytes per second.
+        rate: u64,
     },
     /// Writes a file: page cache.
     File {
@@ -100,6 +102,8 @@ pub enum Step {
     PageTables {
         /// How much.
         bytes: u64,
+        /// Bytes per second.
+        rate: u64,
     },
     /// Fills unix sockets that nobody reads.
     UnixSockets {

@@ -54,9 +54,10 @@ impl Doer<'_> {
                 bytes_each,
                 comm,
                 role,
-            } => self.storm(*threads, *bytes_each, comm, role),
+                rate,
+            } => self.storm(*threads, *bytes_each, (comm, role), *rate),
             Step::File { path, bytes, rate } => self.file(path, *bytes, *rate),
-            Step::PageTables { bytes } => self.page_tables(*bytes),
+            Step::PageTables { bytes, rate } => self.page_tables(*bytes, *rate),
             Step::UnixSockets { bytes } => {
                 kernel::fill_unix_sockets(*bytes, |took| self.tell(Kind::Kmem, Region::Overhead, took, false))
             }
@@ -103,7 +104,8 @@ impl Doer<'_> {
         })
     }
 
-    fn storm(&self, threads: u64, bytes_each: u64, comm: &str, role: &Role) -> io::Result<()> {
+    fn storm(&self, threads: u64, bytes_each: u64, (comm, role): (&str, &Role), rate: u64) -> io::Result<()> {
+        let start = Instant::now();
         let each = size(bytes_each)?;
         let mapping = Mapping::heap(each * size(threads)?)?;
         let name = std::ffi::CString::new(comm)?;
@@ -118,6 +120,7 @@ impl Doer<'_> {
             let tid = worker.join().map_err(|_| io::Error::other("a worker panicked"))?;
             self.truth
                 .tell(&line(role, tid, Kind::Anon, Region::Overhead, bytes_each, true));
+            thread::sleep(due((index + 1) * each, rate).saturating_sub(start.elapsed()));
         }
         Ok(())
     }
@@ -139,7 +142,8 @@ impl Doer<'_> {
         })
     }
 
-    fn page_tables(&self, bytes: u64) -> io::Result<()> {
+    fn page_tables(&self, bytes: u64, rate: u64) -> io::Result<()> {
+        let start = Instant::now();
         let tables = size(bytes)? / PAGE;
         let mapping = Mapping::for_tables(tables)?;
         let step = CHUNK / PAGE;
@@ -148,6 +152,7 @@ impl Doer<'_> {
             mapping.build_tables(Mapping::table_offset(first), count);
             // The upper levels come on top: one page for each 512 tables.
             self.tell(Kind::Pagetable, Region::Overhead, (count * PAGE) as u64, false);
+            thread::sleep(due((first + count) * PAGE, rate).saturating_sub(start.elapsed()));
         }
         Ok(())
     }
@@ -249,7 +254,14 @@ mod tests {
             assert_eq!(perform(&guest, Some(ram)).sum(kind), 2 << 20);
         }
         assert_eq!(
-            perform(&Step::PageTables { bytes: 1 << 20 }, None).sum("pagetable"),
+            perform(
+                &Step::PageTables {
+                    bytes: 1 << 20,
+                    rate: u64::MAX
+                },
+                None
+            )
+            .sum("pagetable"),
             1 << 20
         );
     }
@@ -261,6 +273,7 @@ mod tests {
             bytes_each: 8192,
             comm: "worker".to_owned(),
             role: Role::BlockWorker,
+            rate: u64::MAX,
         };
         let kept = perform(&storm, None);
         let kept = kept.0.lock().expect("no panic while held");

@@ -11,9 +11,13 @@ const BUDGET: u64 = 240 * MIB;
 
 pub(super) fn plan(setting: &Setting) -> Result<Plan, PlanError> {
     let sizes = setting.sizes(GUEST, BUDGET, 128 * MIB)?;
+    let tables = Step::PageTables {
+        bytes: 48 * MIB,
+        rate: setting.rate(u64::MAX),
+    };
     let passt = cast::passt().with("passt.avx2", |thread| {
         thread
-            .then(2, Step::PageTables { bytes: 48 * MIB })
+            .then(2, tables)
             .then(3, Step::UnixSockets { bytes: 32 * MIB })
             .then(
                 4,

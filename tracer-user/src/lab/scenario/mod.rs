@@ -251,7 +251,7 @@ mod tests {
             Step::Guest { bytes, .. }
             | Step::Heap { bytes, .. }
             | Step::File { bytes, .. }
-            | Step::PageTables { bytes }
+            | Step::PageTables { bytes, .. }
             | Step::UnixSockets { bytes }
             | Step::TcpSockets { bytes, .. }
             | Step::Pipes { bytes } => *bytes,

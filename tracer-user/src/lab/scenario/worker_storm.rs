@@ -18,6 +18,7 @@ pub(super) fn plan(setting: &Setting) -> Result<Plan, PlanError> {
         bytes_each: EACH,
         comm: "worker".to_owned(),
         role: Role::BlockWorker,
+        rate: setting.rate(u64::MAX),
     };
     let qemu = setting
         .filling_qemu(sizes.guest, 1, GUEST_RATE)
