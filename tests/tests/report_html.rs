@@ -266,9 +266,14 @@ fn write(events: &[Event], out: &Path) -> Result<()> {
 
 /// Pixels of the charts that have the colour of an alert.
 fn warned(browser: &mut Browser, chart: &str) -> Result<f64> {
+    coloured(browser, chart, "--warn")
+}
+
+/// Pixels of a chart that have one of the page's colours.
+fn coloured(browser: &mut Browser, chart: &str, colour: &str) -> Result<f64> {
     browser.number(&format!(
         "(() => {{ const c = document.querySelector('[data-chart={chart}] canvas');
-           const [r, g, b] = getComputedStyle(document.documentElement).getPropertyValue('--warn').trim()
+           const [r, g, b] = getComputedStyle(document.documentElement).getPropertyValue('{colour}').trim()
              .match(/[0-9a-f]{{2}}/g).map(part => parseInt(part, 16));
            const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
            let n = 0; for (let i = 0; i < d.length; i += 4) if (d[i] === r && d[i + 1] === g && d[i + 2] === b) n++;
@@ -341,6 +346,39 @@ fn alerts_are_marked_in_the_timeline_and_listed() -> Result<()> {
         "{text}"
     );
     browser.screenshot(&picture("alerts.png"))?;
+    ensure!(browser.complaints()?.is_empty(), "{:?}", browser.complaints());
+    Ok(())
+}
+
+#[test]
+fn marks_stand_on_the_timeline() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (all, _) = recording::events(&fixture("marks"))?;
+    let file = folder.path().join("marks.jsonl.zst");
+    let mut browser = Browser::start()?;
+    let mut painted = Vec::new();
+    for with in [false, true] {
+        let mut events = all.clone();
+        for event in &mut events {
+            if let Body::Mark(mark) = &mut event.body
+                && mark.text == "backup-ends"
+            {
+                mark.text = "</script><b>ends\u{1b}[31m".to_owned();
+            }
+        }
+        events.retain(|event| with || !matches!(event.body, Body::Mark(_)));
+        write(&events, &file)?;
+        let (page, report) = render(&file, &folder)?;
+        let marks = report["pods"][0]["marks"].as_array().context("a list")?.len();
+        ensure!(marks == if with { 2 } else { 0 }, "{marks} marks");
+        browser.open(&page, Screen::DESKTOP)?;
+        browser.wait_for("document.querySelectorAll('canvas').length === 2")?;
+        painted.push(coloured(&mut browser, "memory", "--soft")?);
+    }
+    // Two lines over the height of the chart, 300 pixels.
+    ensure!(painted[1] > painted[0] + 300.0, "{painted:?} pixels");
+    ensure!(legend(&mut browser, "memory", "marks")?.is_empty());
+    browser.screenshot(&picture("marks.png"))?;
     ensure!(browser.complaints()?.is_empty(), "{:?}", browser.complaints());
     Ok(())
 }
