@@ -1,6 +1,6 @@
 //! `headroom watch`: for as long as the node runs, an incident folder at each kill or alert.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -79,14 +79,17 @@ fn listen_address(text: &str) -> Result<SocketAddr, String> {
 /// Starts to answer, with the sink that knows what.
 fn listen(address: SocketAddr, sinks: &mut Chain) -> anyhow::Result<Server> {
     let exchange = Arc::new(Exchange::default());
-    let server =
-        Server::start(address, Arc::clone(&exchange)).with_context(|| format!("cannot listen at {address}"))?;
+    let server = Server::start(address, Arc::clone(&exchange)).with_context(|| not_listening(address))?;
     sinks.push(Meter::new(exchange));
     say(format_args!("metrics at http://{}/metrics", server.address()));
     if !server.address().ip().is_loopback() {
         say("whoever reaches this address reads the names of this node's VMs and processes");
     }
     Ok(server)
+}
+
+fn not_listening(address: SocketAddr) -> String {
+    format!("cannot listen at {address}")
 }
 
 /// Watches until a signal comes.
@@ -120,6 +123,9 @@ fn limits(args: &Args) -> anyhow::Result<Limits> {
 async fn watch(args: &Args, limits: Limits) -> anyhow::Result<()> {
     // What stands in the way is told now, not when the window begins.
     args.alerts.check()?;
+    if let Some(address) = args.listen {
+        TcpListener::bind(address).with_context(|| not_listening(address))?;
+    }
     let attached = args.attach.attach_following()?.foreseeing();
     let store = Store::open(&args.output, args.max_disk.0)?;
     let guarded = match args.window {
