@@ -241,6 +241,8 @@ fn ended_threads_beyond_the_bound_are_added_up() {
         events.push(thread(tid, Role::BlockWorker, true));
     }
     events.push(sample(3, u64::from(count) * 10, None));
+    // What the last sample made comparable is still to be told by thread.
+    events.push(sample(4, u64::from(count) * 10, None));
     let ledger = ledger(&events);
     let resolved = ledger.resolve(ledger.pods().next().unwrap());
     assert!(ledger.threads.is_empty());
