@@ -15,6 +15,12 @@ impl fmt::Display for Bytes {
     }
 }
 
+/// A sum of byte counts, which is wide so that none overflows, as what is shown: that of a real recording fits.
+#[must_use]
+pub fn clamp(bytes: i128) -> i64 {
+    i64::try_from(bytes).unwrap_or(if bytes < 0 { i64::MIN } else { i64::MAX })
+}
+
 /// A difference of byte counts, displayed as [`Bytes`] with its sign.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SignedBytes(pub i64);

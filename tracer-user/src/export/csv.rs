@@ -6,10 +6,11 @@ use std::io::{self, Write};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::moment::{Moment, Moments, clamp};
+use super::moment::{Moment, Moments};
 use super::{Exporter, Source};
 use crate::escape;
 use crate::recording::event::Event;
+use crate::units::clamp;
 
 /// A row. Columns that do not apply are empty.
 #[derive(Serialize)]

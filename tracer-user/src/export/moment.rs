@@ -205,8 +205,3 @@ impl Moments {
         growth
     }
 }
-
-/// Sums are wide so that none overflows; what is shown fits where the recording is a real one.
-pub(super) fn clamp(bytes: i128) -> i64 {
-    i64::try_from(bytes).unwrap_or(if bytes < 0 { i64::MIN } else { i64::MAX })
-}

@@ -5,12 +5,13 @@
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
-use super::moment::{Moment, Moments, clamp};
+use super::moment::{Moment, Moments};
 use super::spool::{Point, Spool};
 use super::{Exporter, Source};
 use crate::escape;
 use crate::ledger::Entity;
 use crate::recording::event::Event;
+use crate::units::clamp;
 
 /// A metric family, in the order of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -5,6 +5,7 @@ use tracer_common::Kind;
 use super::culprit::Entity;
 use super::resolve::Resolved;
 use crate::recording::event::Sample;
+use crate::units::clamp;
 
 /// Points kept before every second one is dropped.
 const MAX_POINTS: usize = 1024;
@@ -109,11 +110,6 @@ impl Series {
     pub fn entities(&self) -> &[Entity] {
         &self.entities
     }
-}
-
-/// Sums are wide so that none overflows; those of a real recording fit.
-fn clamp(bytes: i128) -> i64 {
-    i64::try_from(bytes).unwrap_or(if bytes < 0 { i64::MIN } else { i64::MAX })
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use crate::collect::EventSink;
 use crate::ledger::{Ledger, PodLedger};
 use crate::node::own::OwnMeter;
 use crate::recording::event::{AlertKind, Body, Event, Sample};
+use crate::units::clamp;
 
 /// What memory there was before tracing is of: nobody knows.
 const ANY_KIND: &str = "any";
@@ -192,7 +193,7 @@ fn of_pod(ledger: &Ledger, pod: &PodLedger, state: &mut State, now_ns: u64) -> P
         let role = state.roles.label(role, size);
         for (of, bytes) in &thread.kinds {
             let sum = overhead.entry((role.clone(), kind(*of))).or_default();
-            *sum = sum.saturating_add(clamped(*bytes));
+            *sum = sum.saturating_add(clamp(*bytes));
         }
     }
     PodFigures {
@@ -204,15 +205,11 @@ fn of_pod(ledger: &Ledger, pod: &PodLedger, state: &mut State, now_ns: u64) -> P
         guest_resident: latest.and_then(|sample| sample.guest_resident).or(pod.guest_last),
         eta_s: state.expected_at.map(|at| unix_s(at.saturating_sub(now_ns))),
         overhead,
-        unexplained: pod.first.is_some().then(|| clamped(pod.unexplained())),
+        unexplained: pod.first.is_some().then(|| clamp(pod.unexplained())),
         alerts: state.alerts.clone(),
         stalls: state.stalls,
         ..PodFigures::default()
     }
-}
-
-fn clamped(bytes: i128) -> i64 {
-    i64::try_from(bytes).unwrap_or(if bytes > 0 { i64::MAX } else { i64::MIN })
 }
 
 #[expect(clippy::cast_precision_loss, reason = "seconds to a microsecond")]

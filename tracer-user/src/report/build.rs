@@ -17,6 +17,7 @@ use crate::recording::{State, Summary};
 use crate::role::Role;
 use crate::sizing;
 use crate::sizing::spec::{Budgeted, Known};
+use crate::units::clamp;
 
 impl Report {
     /// The findings of a ledger; `summary` is what reading the recording found, absent when live.
@@ -84,11 +85,6 @@ fn window(ledger: &Ledger, (start, end): (u64, u64)) -> Window {
         start: utc(ledger, start),
         end: utc(ledger, end),
     }
-}
-
-/// Sums are wide so that none overflows; what is shown fits where the recording is a real one.
-fn clamp(bytes: i128) -> i64 {
-    i64::try_from(bytes).unwrap_or(if bytes < 0 { i64::MIN } else { i64::MAX })
 }
 
 fn pod_report(ledger: &Ledger, pod: &PodLedger) -> PodReport {

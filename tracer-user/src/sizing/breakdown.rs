@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::overhead::Overhead;
+use crate::units::clamp;
 
 /// Who takes overhead that a term budgets for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -108,8 +109,9 @@ pub struct Breakdown {
     pub budgeted: u64,
     /// What was taken in all, where that is known.
     pub taken: Option<u64>,
-    /// What was taken in all and is in none of the lines.
-    pub not_told_apart: u64,
+    /// What was taken in all and is in none of the lines. Below zero where the lines have more than that: each is a peak,
+    /// and not all had theirs at one time; or a process brought pages along that another memcg is charged for.
+    pub not_told_apart: i64,
 }
 
 /// Which part a term belongs to, and who takes it.
@@ -175,7 +177,9 @@ pub fn breakdown(overhead: &Overhead, taken: &Taken) -> Breakdown {
         parts: parts(&lines),
         budgeted: overhead.bytes,
         taken: taken.total,
-        not_told_apart: taken.total.map_or(0, |total| total.saturating_sub(told)),
+        not_told_apart: taken
+            .total
+            .map_or(0, |total| clamp(i128::from(total) - i128::from(told))),
         lines,
     }
 }
@@ -272,7 +276,7 @@ mod tests {
         let sum = |of: fn(&Line) -> u64| broken.lines.iter().map(of).sum::<u64>();
         assert_eq!(sum(|line| line.budgeted), overhead.bytes);
         assert_eq!(sum(|line| line.taken.unwrap_or(0)), 547 * MIB);
-        assert_eq!(broken.not_told_apart, MIB);
+        assert_eq!(broken.not_told_apart, MIB.cast_signed());
         let line = |name: &str| broken.lines.iter().find(|line| line.name == name).unwrap();
         assert_eq!(
             (line("iothreads").budgeted, line("iothreads").taken),

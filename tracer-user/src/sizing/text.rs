@@ -6,7 +6,7 @@ use super::breakdown::{Breakdown, Part, PartSum};
 use super::quantity::Quantity;
 use super::spec::{Basis, Budgeted, Shape};
 use crate::escape;
-use crate::units::Bytes;
+use crate::units::{Bytes, SignedBytes};
 
 /// Everything, each line behind a space.
 #[must_use]
@@ -125,6 +125,16 @@ fn or_dash(bytes: Option<u64>) -> String {
     bytes.map_or_else(|| "-".to_owned(), |bytes| Bytes(bytes).to_string())
 }
 
+/// What the difference between the terms and the whole is called, where there is one.
+#[must_use]
+pub const fn rest_name(budget: &Breakdown) -> Option<&'static str> {
+    match budget.not_told_apart {
+        0 => None,
+        1.. => Some("not told apart"),
+        _ => Some("at other times, or charged to others"),
+    }
+}
+
 /// Term by term.
 #[must_use]
 pub fn lines(budget: &Breakdown) -> Table {
@@ -138,12 +148,12 @@ pub fn lines(budget: &Breakdown) -> Table {
             Cell::new(exceeded(line.taken, line.budgeted)),
         ]);
     }
-    if budget.not_told_apart > 0 {
+    if let Some(rest) = rest_name(budget) {
         table.add_row([
-            Cell::new("not told apart"),
+            Cell::new(rest),
             Cell::new(""),
             Cell::new(""),
-            Cell::new(Bytes(budget.not_told_apart)),
+            Cell::new(SignedBytes(budget.not_told_apart)),
             Cell::new(""),
         ]);
     }

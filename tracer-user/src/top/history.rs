@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use crate::ledger::{Entity, Resolved, ThreadKey};
+use crate::units::clamp;
 
 /// Samples kept: half a minute at one a second.
 const STEPS: usize = 32;
@@ -50,10 +51,6 @@ impl Track {
             .map(|steps| self.back(steps).saturating_sub(self.back(steps + 1)))
             .collect()
     }
-}
-
-fn clamp(bytes: i128) -> i64 {
-    i64::try_from(bytes).unwrap_or(if bytes < 0 { i64::MIN } else { i64::MAX })
 }
 
 /// A pod's last samples.

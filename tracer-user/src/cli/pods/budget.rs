@@ -91,7 +91,10 @@ mod tests {
             (line("libvirtd").taken, line("libvirtd").budgeted),
             (Some(45 * MIB), 33 * MIB)
         );
-        assert_eq!((broken.taken, broken.not_told_apart), (Some(260 * MIB), 105 * MIB));
+        assert_eq!(
+            (broken.taken, broken.not_told_apart),
+            (Some(260 * MIB), 105 * MIB.cast_signed())
+        );
         assert!(broken.lines.iter().all(|line| line.name != "passt"));
     }
 }

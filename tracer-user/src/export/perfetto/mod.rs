@@ -11,11 +11,12 @@ use std::io::{self, Write};
 
 use prost::Message as _;
 
-use super::moment::{Moment, Moments, PodKey, clamp};
+use super::moment::{Moment, Moments, PodKey};
 use super::{Exporter, Source};
 use crate::escape;
 use crate::ledger::{Entity, PodLedger, ThreadKey};
 use crate::recording::event::{Alert, Body, Event, Oom, OomTask, Reclaim};
+use crate::units::clamp;
 use lanes::{Lanes, Placed};
 use proto::{
     Clock, ClockSnapshot, CounterDescriptor, Data, DebugAnnotation, TracePacket, TrackDescriptor, TrackEvent, Value,

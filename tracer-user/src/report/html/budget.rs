@@ -3,7 +3,6 @@
 use super::cell::{self, thousandths};
 use crate::report::PodReport;
 use crate::sizing;
-use crate::sizing::breakdown::Part as BudgetPart;
 use crate::sizing::spec::Budgeted;
 use crate::units::{Bytes, SignedBytes};
 
@@ -61,9 +60,9 @@ impl BudgetView {
 }
 
 fn broken_down(budgeted: &Budgeted) -> BudgetedView {
-    let row = |name: &str, part: BudgetPart, bytes: u64, taken: Option<u64>| TermRow {
+    let row = |name: &str, part: &'static str, bytes: u64, taken: Option<u64>| TermRow {
         name: cell::name(name),
-        part: part.as_str(),
+        part,
         budgeted: Bytes(bytes).to_string(),
         taken: taken.map_or_else(|| "–".to_owned(), |taken| Bytes(taken).to_string()),
         exceeded: taken
@@ -74,6 +73,13 @@ fn broken_down(budgeted: &Budgeted) -> BudgetedView {
     let breakdown = &budgeted.breakdown;
     let parts = breakdown.parts.iter();
     let terms = breakdown.lines.iter();
+    let rest = sizing::text::rest_name(breakdown).map(|name| TermRow {
+        name: name.to_owned(),
+        part: "",
+        budgeted: String::new(),
+        taken: SignedBytes(breakdown.not_told_apart).to_string(),
+        exceeded: String::new(),
+    });
     BudgetedView {
         title: sizing::text::title(&budgeted.shape),
         sentence: sizing::text::sentence(breakdown),
@@ -81,14 +87,16 @@ fn broken_down(budgeted: &Budgeted) -> BudgetedView {
             .map(|part| {
                 row(
                     sizing::text::part_name(breakdown, part.part),
-                    part.part,
+                    part.part.as_str(),
                     part.budgeted,
                     part.taken,
                 )
             })
             .collect(),
         terms: terms
-            .map(|line| row(&line.name, line.part, line.budgeted, line.taken))
+            .map(|line| row(&line.name, line.part.as_str(), line.budgeted, line.taken))
+            .chain(rest)
+            .chain([row("overhead", "", breakdown.budgeted, breakdown.taken)])
             .collect(),
     }
 }
