@@ -14,6 +14,8 @@ use crate::setup::{Kernel, qemu};
 
 /// Both disks are sparse: what they do not hold takes no room.
 const DISK_BYTES: u64 = 4 << 30;
+/// Emulation takes a CPU whole; tests of this machine wait most of the time and shall not be late when they do not.
+const NICENESS: &str = "10";
 
 pub(super) struct Machine<'a> {
     /// Where everything it makes is.
@@ -55,8 +57,10 @@ impl Machine<'_> {
         }
         let log = self.folder.join("qemu.log");
         let log = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
-        let mut command = Command::new(qemu::emulator()?);
+        let mut command = Command::new("nice");
         command
+            .args(["-n", NICENESS])
+            .arg(qemu::emulator()?)
             .args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"])
             // Never the host's KVM: emulation is the same everywhere, and its CPU offers SVM to the kernel inside.
             .args([
