@@ -43,8 +43,11 @@ abi! {
         pub tgid: u32,
         /// Zero.
         pub padding: u32,
+        /// Bytes charged whose stacks are sampled: without what only moved here from another kind, less what moved on
+        /// to another. Wraps below zero where one thread charges and another finds out what for.
+        pub sampled: u64,
         /// The thread's name when the account last emitted, NUL padded.
         pub comm: [u8; COMM_LEN],
     }
 }
-assert_layout!(AccountTotals, size 48, charged at 0, uncharged at 8, emitted at 16, tgid at 24, comm at 32);
+assert_layout!(AccountTotals, size 56, charged at 0, uncharged at 8, emitted at 16, tgid at 24, sampled at 32, comm at 40);

@@ -10,6 +10,7 @@ mod guest;
 mod kind;
 mod offsets;
 mod record;
+mod stack;
 mod watch;
 
 pub use account::{AccountKey, AccountTotals, OVERFLOW_TID};
@@ -19,6 +20,7 @@ pub use offsets::{ABSENT, KernelOffsets};
 pub use record::{
     COMM_LEN, ChargeRecord, ExecRecord, OomRecord, ReclaimRecord, RecordKind, ThreadRecord, VictimRecord,
 };
+pub use stack::{KERNEL_FRAMES, StackRecord, USER_FRAMES, crosses_step, steps};
 pub use watch::{LossCounter, Watched};
 
 /// Fails to compile unless a type has exactly this size: both sides copy these types as bytes.

@@ -23,6 +23,8 @@ pub enum RecordKind {
     Rename = 6,
     /// [`ExecRecord`]
     Exec = 7,
+    /// [`StackRecord`](crate::StackRecord), in a ring buffer of its own
+    Stack = 8,
 }
 
 impl RecordKind {
@@ -37,6 +39,7 @@ impl RecordKind {
             5 => Self::Exit,
             6 => Self::Rename,
             7 => Self::Exec,
+            8 => Self::Stack,
             _ => return None,
         })
     }

@@ -32,9 +32,11 @@ pub enum LossCounter {
     ReturnsMissed = 5,
     /// Runs that a program was kept from, and that its second did in its place: no loss.
     RunsMadeUp = 6,
+    /// Stacks that found their ring buffer full: their bytes are in the accounts, and stand for the account's next stack.
+    StacksDropped = 7,
 }
 
 impl LossCounter {
     /// How many counters there are.
-    pub const COUNT: u32 = 7;
+    pub const COUNT: u32 = 8;
 }

@@ -17,6 +17,10 @@ use crate::maps::{ACCOUNTS, RECORDS, THREADS, WATCHED, count_loss, global};
 pub enum Direction {
     Charge,
     Uncharge,
+    /// Charged before, and now found to be of another kind: given back here, charged there.
+    MoveOut,
+    /// On its way back from that kind to be given up: charged here, given back there.
+    MoveBack,
 }
 
 /// The watch list entry of a memcg, or `None` where nobody asked for it: the way out for everyone else's charges.
@@ -64,8 +68,13 @@ pub fn account_bytes(memcg: u64, kind: Kind, region: Region, bytes: i64) {
 /// Moves bytes that are charged already to the kind that they turn out to be of, or back (negative).
 #[inline(always)]
 pub fn reclassify(memcg: u64, from: Kind, to: Kind, bytes: i64) {
-    account_bytes(memcg, from, Region::Overhead, -bytes);
-    account_bytes(memcg, to, Region::Overhead, bytes);
+    let (leave, enter) = if bytes < 0 {
+        (Direction::MoveBack, Direction::Uncharge)
+    } else {
+        (Direction::MoveOut, Direction::Charge)
+    };
+    account(memcg, from, Region::Overhead, leave, bytes.unsigned_abs());
+    account(memcg, to, Region::Overhead, enter, bytes.unsigned_abs());
 }
 
 /// A charged page got its place.
@@ -87,13 +96,13 @@ fn add(key: &AccountKey, tgid: u32, direction: Direction, bytes: u64) {
     // SAFETY: a map value, alive until user space removes it, which it does only after the thread is gone. Atomic,
     // since an interrupt may charge or free on the same thread's account in the middle of this.
     unsafe {
-        let side = if direction == Direction::Charge {
-            &raw mut (*totals).charged
-        } else {
-            &raw mut (*totals).uncharged
+        let side = match direction {
+            Direction::Charge | Direction::MoveBack => &raw mut (*totals).charged,
+            Direction::Uncharge | Direction::MoveOut => &raw mut (*totals).uncharged,
         };
         atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(side, bytes);
     }
+    crate::stacks::sample(key, totals, direction, bytes);
     emit_when_due(key, totals);
 }
 
@@ -106,6 +115,7 @@ fn open(key: &AccountKey, tgid: u32) -> Option<*mut AccountTotals> {
         emitted: 0,
         tgid,
         padding: 0,
+        sampled: 0,
         comm: bpf_get_current_comm().unwrap_or([0; COMM_LEN]),
     };
     // Failing because an interrupt just opened the same account is fine: the look-up finds it.

@@ -19,6 +19,7 @@ mod memcg_stat;
 mod oom;
 mod place;
 mod reclaim;
+mod stacks;
 mod thread;
 mod uncharge;
 mod unplaced;

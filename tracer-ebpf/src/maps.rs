@@ -32,9 +32,17 @@ pub static HAS_TASK_BTF: u32 = 0;
 #[unsafe(no_mangle)]
 pub static AGAIN: u32 = 0;
 
+/// 1 where stacks of charges are sampled, once in [`GRANULARITY`] bytes of an account.
+#[unsafe(no_mangle)]
+pub static STACKS: u32 = 0;
+
 /// Records, to user space. Its size is set at load.
 #[map]
 pub static RECORDS: RingBuf = RingBuf::with_byte_size(1 << 22, 0);
+
+/// Stacks, to user space: apart, so that they cannot displace what is counted. Its size is set at load.
+#[map]
+pub static STACK_RECORDS: RingBuf = RingBuf::with_byte_size(1 << 22, 0);
 
 /// The accounts: the truth that the records only report.
 #[map]

@@ -4,7 +4,7 @@ use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use tracer_common::{Kind, Region, Watched};
 
-use crate::account::{account_pages, reclassify, watched};
+use crate::account::{Direction, account, account_pages, reclassify, watched};
 use crate::fault::{charge_region, uncharge_region};
 use crate::hooks::Typed;
 use crate::kernel::{Pointer, cgroup_id_typed};
@@ -47,7 +47,13 @@ fn lruvec_changed(memcg: Pointer, item: u32, pages: i64) -> Option<()> {
         Kind::File | Kind::Hugetlb => account_pages(memcg, kind, Region::Overhead, pages),
         Kind::Shmem => {
             // NR_FILE_PAGES counted it already, as file.
-            account_pages(memcg, Kind::File, Region::Overhead, -pages);
+            let out = if pages < 0 {
+                Direction::MoveBack
+            } else {
+                Direction::MoveOut
+            };
+            let bytes = pages.unsigned_abs() * global!(PAGE_SIZE);
+            account(memcg, Kind::File, Region::Overhead, out, bytes);
             account_pages(memcg, kind, user_region(entry, pages), pages);
         }
         _ => kernel_part(memcg, kind, pages),

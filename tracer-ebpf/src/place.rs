@@ -167,7 +167,7 @@ fn unplaced_shmem<A: Access>(folio: Pointer) -> Option<()> {
     // The mapping is no argument, so its type is not known whoever runs this.
     if file_region(&file_of::<Probed>(folio.mapping() as Pointer)) == Region::Guest {
         account(memcg, kind, Region::Guest, Direction::Uncharge, folio.bytes());
-        account(memcg, kind, Region::Overhead, Direction::Charge, folio.bytes());
+        account(memcg, kind, Region::Overhead, Direction::MoveBack, folio.bytes());
     }
     Some(())
 }

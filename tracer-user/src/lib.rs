@@ -25,5 +25,6 @@ pub mod role;
 pub mod schedule;
 pub mod sizing;
 pub mod status;
+pub mod symbols;
 pub mod top;
 pub mod units;

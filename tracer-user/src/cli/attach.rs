@@ -79,7 +79,15 @@ impl AttachArgs {
     /// # Errors
     /// Exit status 3 when this node cannot be traced, 4 when a target is not there.
     pub fn attach(&self) -> anyhow::Result<Attached> {
-        self.attach_to(|_, pods| Scope::Pods(pods))
+        self.attach_with(StackArgs::default())
+    }
+
+    /// The same, with stacks where they are asked for.
+    ///
+    /// # Errors
+    /// As [`attach`](Self::attach); with stacks also where this kernel has none.
+    pub fn attach_with(&self, stacks: StackArgs) -> anyhow::Result<Attached> {
+        self.attach_to(stacks, |_, pods| Scope::Pods(pods))
     }
 
     /// Finds the targets and attaches. A VM that starts again in another pod is found again.
@@ -87,10 +95,14 @@ impl AttachArgs {
     /// # Errors
     /// As [`attach`](Self::attach).
     pub fn attach_following(&self) -> anyhow::Result<Attached> {
-        self.attach_to(|targets, _| Scope::Targets(targets))
+        self.attach_to(StackArgs::default(), |targets, _| Scope::Targets(targets))
     }
 
-    fn attach_to(&self, scope: impl FnOnce(Vec<Target>, Vec<crate::node::VmPod>) -> Scope) -> anyhow::Result<Attached> {
+    fn attach_to(
+        &self,
+        stacks: StackArgs,
+        scope: impl FnOnce(Vec<Target>, Vec<crate::node::VmPod>) -> Scope,
+    ) -> anyhow::Result<Attached> {
         let unsupported = |reason: String| ExitError::new(Status::Unsupported, format!("cannot trace here: {reason}"));
         let node = Node::new(Path::new("/")).map_err(|error| unsupported(error.to_string()))?;
         let scope = if self.targets.is_empty() {
@@ -105,7 +117,8 @@ impl AttachArgs {
         let options = Options {
             backend: self.backend,
             granularity: self.granularity.0.max(1),
-            ring_bytes: self.ring_bytes()?,
+            ring_bytes: ring_bytes("--ring", self.ring)?,
+            stack_ring_bytes: stacks.ring_bytes()?,
             cgroup_v1: node.hierarchy().version == CgroupVersion::V1,
             v1_accounts_swap: node.hierarchy().accounts_memory_and_swap(),
         };
@@ -128,13 +141,35 @@ impl AttachArgs {
             .collect::<Result<Vec<Target>, _>>()
             .map_err(|error| ExitError::new(Status::Usage, error.to_string()).into())
     }
+}
 
-    fn ring_bytes(&self) -> anyhow::Result<u32> {
-        u32::try_from(self.ring.0)
-            .ok()
-            .filter(|bytes| bytes.is_power_of_two() && *bytes >= 4096)
-            .ok_or_else(|| ExitError::new(Status::Usage, "--ring must be a power of two from 4KiB to 2GiB").into())
+/// Arguments of a command that can sample stacks.
+#[derive(Clone, Copy, Debug, Default, clap::Args)]
+pub struct StackArgs {
+    /// Sample the stacks that overhead is charged from, one in each --granularity of an account: which code path grows
+    #[arg(long)]
+    stacks: bool,
+    /// Size of the ring buffer of stacks, a power of two
+    #[arg(long, value_name = "SIZE", default_value = "8MiB", hide = true)]
+    stack_ring: Bytes,
+}
+
+impl StackArgs {
+    fn ring_bytes(self) -> anyhow::Result<Option<u32>> {
+        self.stacks
+            .then(|| ring_bytes("--stack-ring", self.stack_ring))
+            .transpose()
     }
+}
+
+fn ring_bytes(flag: &str, size: Bytes) -> anyhow::Result<u32> {
+    u32::try_from(size.0)
+        .ok()
+        .filter(|bytes| bytes.is_power_of_two() && *bytes >= 4096)
+        .ok_or_else(|| {
+            let message = format!("{flag} must be a power of two from 4KiB to 2GiB");
+            ExitError::new(Status::Usage, message).into()
+        })
 }
 
 impl Attached {

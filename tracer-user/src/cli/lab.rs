@@ -42,6 +42,9 @@ pub struct Args {
     /// Count charges with this backend alone
     #[arg(long, value_enum, default_value_t)]
     backend: BackendChoice,
+    /// Record stacks, too: which code path grows
+    #[arg(long, conflicts_with = "no_trace")]
+    stacks: bool,
     /// Keep the recording, the report and the truth in this folder
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
@@ -73,6 +76,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         json: args.json,
         real: args.real.then_some((args.accel, args.cache)),
         trace: (!args.no_trace).then_some(args.backend),
+        stacks: args.stacks,
     };
     let run = lab::run(&options, &|step| progress.set_message(step.to_owned()));
     progress.finish_and_clear();

@@ -13,7 +13,7 @@ use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep_until};
 
 use crate::cli::alert::AlertArgs;
-use crate::cli::attach::{self, AttachArgs, Signals};
+use crate::cli::attach::{self, AttachArgs, Signals, StackArgs};
 use crate::cli::exit::{ExitError, Status};
 use crate::cli::protect;
 use crate::cli::say::say;
@@ -38,6 +38,7 @@ pub const AFTER_OOM: Duration = Duration::from_secs(2);
   headroom record default/vm1 --until-oom -o vm1.jsonl.zst
   headroom record --duration 2h                     a backup that runs now
   headroom record --window 22:00-02:00              one that runs at night
+  headroom record default/vm1 --stacks              with the code paths that overhead comes from
   headroom record --alert-eta 5m --on-alert 'logger -t headroom a VM runs out of headroom'")]
 pub struct Args {
     #[command(flatten)]
@@ -61,6 +62,8 @@ pub struct Args {
     /// Stop 2 s after the kernel has killed in a watched pod
     #[arg(long)]
     until_oom: bool,
+    #[command(flatten)]
+    stacks: StackArgs,
     #[command(flatten)]
     alerts: AlertArgs,
     /// Run the command behind `--` and stop with it
@@ -91,7 +94,7 @@ async fn record(args: &Args) -> anyhow::Result<()> {
         say(said);
         return Ok(());
     }
-    let attached = args.attach.attach()?.foreseeing();
+    let attached = args.attach.attach_with(args.stacks)?.foreseeing();
     let overwrite = if args.force {
         Overwrite::Replace
     } else {
@@ -179,7 +182,7 @@ async fn wait(
     if !args.force && path.exists() {
         return Err(WriteError::Exists { path: path.to_owned() }.into());
     }
-    drop(args.attach.attach()?);
+    drop(args.attach.attach_with(args.stacks)?);
     say(format_args!("waiting until {begin}; nothing is attached"));
     Ok(tokio::select! {
         said = signals.next() => Some(said),

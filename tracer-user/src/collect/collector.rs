@@ -9,11 +9,13 @@ use super::files::top_files;
 use super::kills::Kills;
 use super::names::{Names, Pods, Seen, is_alive};
 use super::sink::EventSink;
+use super::stacks::Stacks;
 use super::targets::{KillFiles, Scope, Targets};
 use crate::node::Node;
 use crate::node::kmsg::{KernelLog, last_oom_report};
-use crate::probe::{ProbeError, Record, Tracer, boot_ns};
+use crate::probe::{ProbeError, Record, StackSample, Tracer, boot_ns};
 use crate::recording::event::{Body, Event, Footer, Header, Loss, Mark, Reclaim};
+use crate::symbols::Symbols;
 
 /// Reading the map may take this share of the time between two readings: 1%.
 const WALK_SHARE: u64 = 100;
@@ -33,6 +35,9 @@ pub enum CollectError {
     /// The kernel side.
     #[error(transparent)]
     Probe(#[from] ProbeError),
+    /// No thread for symbols.
+    #[error("cannot start a thread for symbols: {0}")]
+    Symbols(std::io::Error),
     /// The sink.
     #[error(transparent)]
     Sink(#[from] anyhow::Error),
@@ -68,6 +73,8 @@ pub struct Collector<S> {
     programs_started: bool,
     /// What the memcgs showed right after kills.
     kill_files: Vec<KillFiles>,
+    /// Stacks of charges, where they are sampled.
+    stacks: Option<Stacks>,
 }
 
 impl<S: EventSink> Collector<S> {
@@ -85,7 +92,10 @@ impl<S: EventSink> Collector<S> {
             };
             log::warn!("kills come without the kernel's own report: /dev/kmsg: {error}{missing}");
         }
+        let stacks = tracer.samples_stacks().then(|| Symbols::start(node.clone()));
+        let stacks = stacks.transpose().map_err(CollectError::Symbols)?;
         let mut this = Self {
+            stacks: stacks.map(|symbols| Stacks::new(header.granularity, symbols)),
             node,
             tracer,
             targets: Targets::new(scope),
@@ -211,6 +221,7 @@ impl<S: EventSink> Collector<S> {
         self.drain()?;
         self.walk()?;
         self.announce_kills(u64::MAX)?;
+        self.emit_stacks(Stacks::last_events)?;
         self.update_loss()?;
         let accounts: Vec<_> = self.tracer.accounts().collect();
         let footer = self.footer(accounts.iter(), ended);
@@ -232,7 +243,47 @@ impl<S: EventSink> Collector<S> {
     fn drain(&mut self) -> Result<(), CollectError> {
         let mut records = Vec::new();
         self.tracer.drain(|record| records.push(record));
-        records.into_iter().try_for_each(|record| self.take(record))
+        records.into_iter().try_for_each(|record| self.take(record))?;
+        self.drain_stacks()
+    }
+
+    /// Takes what is in the ring buffer of stacks. Where none are sampled it is empty.
+    fn drain_stacks(&mut self) -> Result<(), CollectError> {
+        if self.stacks.is_none() {
+            return Ok(());
+        }
+        let mut samples = Vec::new();
+        self.tracer.drain_stacks(|sample| samples.push(sample));
+        samples.into_iter().try_for_each(|sample| self.take_stack(sample))
+    }
+
+    fn take_stack(&mut self, sample: StackSample) -> Result<(), CollectError> {
+        let (t, key) = (sample.t, sample.account);
+        let seen = Seen {
+            tid: key.tid,
+            tgid: sample.tgid,
+            start_ns: key.start_ns,
+            memcg: key.memcg,
+            comm: sample.comm,
+        };
+        let taken = self.stacks.as_mut().is_some_and(|stacks| stacks.take(sample));
+        if taken && key.tid != OVERFLOW_TID {
+            self.name(t, &seen)?;
+        }
+        Ok(())
+    }
+
+    /// Emits what there is of stacks.
+    fn emit_stacks(&mut self, events: impl FnOnce(&mut Stacks) -> Vec<Event>) -> Result<(), CollectError> {
+        let events = self.stacks.as_mut().map_or_else(Vec::new, events);
+        events.into_iter().try_for_each(|event| self.emit(event.t, event.body))
+    }
+
+    /// A process's addresses mean something else from now on.
+    fn forget_code(&mut self, tgid: u32) {
+        if let Some(stacks) = &mut self.stacks {
+            stacks.forget_process(tgid);
+        }
     }
 
     fn take(&mut self, record: Record) -> Result<(), CollectError> {
@@ -282,6 +333,9 @@ impl<S: EventSink> Collector<S> {
                 Ok(())
             }
             Record::Exit(record) => {
+                if record.tid == record.tgid {
+                    self.forget_code(record.tgid);
+                }
                 self.exiting.insert((record.tid, record.start_ns), record.comm);
                 Ok(())
             }
@@ -297,6 +351,7 @@ impl<S: EventSink> Collector<S> {
             }
             Record::Exec(record) => {
                 self.names.forget_process(record.tgid);
+                self.forget_code(record.tgid);
                 self.programs_started = true;
                 Ok(())
             }
@@ -360,6 +415,9 @@ impl<S: EventSink> Collector<S> {
             if gone.contains_key(&(key.tid, key.start_ns)) || left.contains(&key.memcg) {
                 self.tracer.remove_account(key);
                 self.accounts.retire(key, totals.charged, totals.uncharged);
+                if let Some(stacks) = &mut self.stacks {
+                    stacks.retire(key);
+                }
             }
         }
         left.iter().for_each(|memcg| self.tracer.close_overflow(*memcg));
@@ -372,6 +430,7 @@ impl<S: EventSink> Collector<S> {
                 self.emit(now, body)?;
             }
         }
+        self.emit_stacks(Stacks::events)?;
         self.update_loss()?;
         self.last_walk_ns = now;
         let took = boot_ns().saturating_sub(began);
@@ -462,6 +521,8 @@ impl<S: EventSink> Collector<S> {
             files_full: count(LossCounter::FilesFull),
             missed_runs: self.missed_runs.saturating_sub(count(LossCounter::RunsMadeUp))
                 + count(LossCounter::ReturnsMissed),
+            stacks_dropped: count(LossCounter::StacksDropped),
+            stacks_unknown: self.stacks.as_ref().map_or(0, Stacks::unknown),
             max_delay_ns: self.loss.max_delay_ns,
         };
         if loss.ring_full > self.loss.ring_full {

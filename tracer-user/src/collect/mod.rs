@@ -10,6 +10,7 @@ mod kills;
 mod names;
 mod run;
 mod sink;
+mod stacks;
 mod targets;
 
 pub use accounts::Accounts;

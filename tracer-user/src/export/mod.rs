@@ -4,13 +4,16 @@
 //! report of the same recording shows. Events of several recordings come in the order in which they happened.
 
 mod csv;
+mod folded;
 mod hlog;
 mod jsonl;
 mod merge;
 mod moment;
 mod openmetrics;
 mod perfetto;
+mod pprof;
 mod spool;
+mod stacks;
 
 use std::io::{self, Read, Write};
 use std::time::Duration;
@@ -19,6 +22,8 @@ use crate::ledger::Ledger;
 use crate::recording::event::Event;
 use crate::recording::{ReadError, Reader, Summary};
 use merge::{Merge, Order};
+
+pub(crate) use folded::frame as folded_frame;
 
 /// Forms that a recording is exported to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -33,6 +38,10 @@ pub enum Format {
     Openmetrics,
     /// A trace for ui.perfetto.dev: counters by pod and role, reclaim stalls, kills
     Perfetto,
+    /// Stacks that overhead was charged from, for flame graph programs (of `record --stacks`)
+    Folded,
+    /// The same for go tool pprof and its kind
+    Pprof,
 }
 
 impl Format {
@@ -40,8 +49,8 @@ impl Format {
     #[must_use]
     pub const fn is_binary(self) -> bool {
         match self {
-            Self::Perfetto => true,
-            Self::Hlog | Self::Csv | Self::Jsonl | Self::Openmetrics => false,
+            Self::Perfetto | Self::Pprof => true,
+            Self::Hlog | Self::Csv | Self::Jsonl | Self::Openmetrics | Self::Folded => false,
         }
     }
 
@@ -50,7 +59,7 @@ impl Format {
         match self {
             // A line's time and numbers are those of the header before it.
             Self::Jsonl => Order::OneAfterAnother,
-            Self::Hlog | Self::Csv | Self::Openmetrics | Self::Perfetto => Order::ByTime,
+            Self::Hlog | Self::Csv | Self::Openmetrics | Self::Perfetto | Self::Folded | Self::Pprof => Order::ByTime,
         }
     }
 }
@@ -142,6 +151,8 @@ fn exporter<'a>(
         Format::Jsonl => Box::new(jsonl::Jsonl::new(out)),
         Format::Openmetrics => Box::new(openmetrics::OpenMetrics::new(out, moments)?),
         Format::Perfetto => Box::new(perfetto::Perfetto::new(out, moments)),
+        Format::Folded => Box::new(folded::Folded::new(out)),
+        Format::Pprof => Box::new(pprof::Pprof::new(out)),
     })
 }
 

@@ -50,6 +50,8 @@ pub struct Options {
     pub real: Option<(Accel, Cache)>,
     /// Trace it, too, and what counts the charges then.
     pub trace: Option<BackendChoice>,
+    /// Record stacks, too.
+    pub stacks: bool,
 }
 
 /// What the lab itself knows about a run.
@@ -138,7 +140,7 @@ fn play(options: &Options, plan: &Plan, hierarchy: &Hierarchy, setting: &Setting
     say("attaching the probes");
     let recorder = options
         .trace
-        .map(|backend| Recorder::start(&tree.relative(), &file, backend))
+        .map(|backend| Recorder::start(&tree.relative(), &file, backend, options.stacks))
         .transpose()
         .map_err(with_status)?;
     let before = (tree.kernel_memory(), stage.guest_resident());

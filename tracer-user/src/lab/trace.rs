@@ -71,18 +71,21 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Starts recording a cgroup (its path below the memory controller's root) with this backend, and waits until every probe is
-    /// attached.
+    /// Starts recording a cgroup (its path below the memory controller's root) with this backend, with stacks or without, and
+    /// waits until every probe is attached.
     ///
     /// # Errors
     /// When this node cannot trace.
-    pub fn start(cgroup: &Path, file: &Path, backend: BackendChoice) -> Result<Self, TraceError> {
+    pub fn start(cgroup: &Path, file: &Path, backend: BackendChoice, stacks: bool) -> Result<Self, TraceError> {
         let mut target = OsString::from("cgroup:/");
         target.push(cgroup);
         let mut command = headroom("record").map_err(run("record"))?;
         command.arg(target).args(["--until-oom", "-o"]).arg(file);
         if let Some(backend) = backend.to_possible_value() {
             command.args(["--backend", backend.get_name()]);
+        }
+        if stacks {
+            command.arg("--stacks");
         }
         command
             .stdin(Stdio::null())

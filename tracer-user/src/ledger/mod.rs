@@ -10,6 +10,7 @@ mod culprit;
 mod excerpt;
 pub mod forecast;
 mod foresight;
+mod paths;
 mod peaks;
 mod pod;
 mod predicted;
@@ -25,6 +26,7 @@ pub use account::{Account, Cells, Flow, ThreadKey};
 pub use culprit::{Culprit, Entity, culprit};
 pub use excerpt::{Bounds, Excerpt, NoBound};
 pub use foresight::{Foresight, Replay};
+pub use paths::{CodePaths, Path, PathCharge};
 pub use peaks::Peaks;
 pub use pod::{PodLedger, Sizes};
 pub use predicted::Predicted;
@@ -32,7 +34,9 @@ pub use reconcile::{Disagreement, KindCheck, Reconciliation, Worst};
 pub use resolve::{Resolved, ThreadGrowth};
 pub use series::{Point, Series};
 
-use crate::recording::event::{Body, Charge, Event, FileCache, Footer, Header, Loss, Mark, Oom, Process, Thread};
+use crate::recording::event::{
+    Body, Charge, Event, FileCache, Footer, Header, Loss, Mark, Oom, Process, StackCharge, Thread,
+};
 
 /// Threads kept apart; beyond that those that ended are added up by role, so that a recording of hours with short
 /// threads stays bounded.
@@ -59,6 +63,7 @@ pub struct Ledger {
     loss_before: Loss,
     footer: Option<Footer>,
     marks: Vec<(u64, Mark)>,
+    paths: CodePaths,
     first_t: Option<u64>,
     last_t: u64,
 }
@@ -91,6 +96,7 @@ impl Ledger {
             loss_before: Loss::default(),
             footer: None,
             marks: Vec::new(),
+            paths: CodePaths::default(),
             first_t: None,
             last_t: 0,
         }
@@ -152,6 +158,9 @@ impl Ledger {
                     pod.alert(t, alert);
                 }
             }
+            Body::Frame(frame) => self.paths.frame(frame),
+            Body::Stack(stack) => self.paths.stack(stack),
+            Body::StackCharge(charge) => self.stack_charge(t, charge),
             Body::Loss(loss) => self.loss = *loss,
             Body::Footer(footer) => {
                 self.loss = footer.loss;
@@ -199,6 +208,21 @@ impl Ledger {
         }
     }
 
+    fn stack_charge(&mut self, t: u64, charge: &StackCharge) {
+        let Some((number, true)) = self.memcgs.get(&charge.memcg).copied() else {
+            return;
+        };
+        let in_window = self.pods.get(&number).is_some_and(|pod| pod.counts_at(t));
+        if charge.region == Region::Overhead && in_window {
+            let key = ThreadKey {
+                tid: charge.tid,
+                start_ns: charge.start_ns,
+            };
+            let entity = self.entity(key);
+            self.paths.charge(number, entity, charge.stack, charge.charged);
+        }
+    }
+
     fn oom(&mut self, t: u64, oom: &Oom) {
         let Some(number) = self.pod_of_oom(oom) else { return };
         let Some(pod) = self.pods.get_mut(&number) else { return };
@@ -238,6 +262,7 @@ impl Ledger {
     /// Forgets a pod that is gone. A tracer that runs for months sees many.
     pub fn forget(&mut self, pod: u32) {
         self.pods.remove(&pod);
+        self.paths.forget(pod);
         let gone: Vec<u64> = self
             .memcgs
             .iter()
@@ -254,6 +279,7 @@ impl Ledger {
 
     /// Counts a pod's growth from its next sample on, as if it were new: a kill has ended what was counted.
     pub fn restart(&mut self, pod: u32) {
+        self.paths.forget(pod);
         if let Some(pod) = self.pods.get_mut(&pod) {
             pod.restart();
         }
@@ -329,6 +355,12 @@ impl Ledger {
     #[must_use]
     pub fn marks(&self) -> &[(u64, Mark)] {
         &self.marks
+    }
+
+    /// Stacks that overhead was charged from, where they were sampled.
+    #[must_use]
+    pub const fn paths(&self) -> &CodePaths {
+        &self.paths
     }
 
     /// Files that took page cache of a pod, the largest first.

@@ -228,6 +228,11 @@ impl PodLedger {
         self.ooms.first().map(|(t, _)| *t)
     }
 
+    /// Whether what was charged at this time counts as growth.
+    pub(super) fn counts_at(&self, t: u64) -> bool {
+        self.first.as_ref().is_some_and(|(first, _)| t >= *first) && self.kill_t().is_none_or(|kill| t <= kill)
+    }
+
     /// Start and end of the window; `None` before the first sample.
     #[must_use]
     pub fn window(&self) -> Option<(u64, u64)> {

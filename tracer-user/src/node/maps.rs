@@ -22,6 +22,10 @@ pub struct Mapping {
     pub end: u64,
     /// It may be read and written.
     pub read_write: bool,
+    /// It may be executed.
+    pub executable: bool,
+    /// Where in its file it begins, bytes.
+    pub offset: u64,
     /// Device of its file: major and minor number.
     pub device: (u32, u32),
     /// Inode of its file; 0 without one.
@@ -116,7 +120,7 @@ fn parse_line(text: &str) -> Option<Mapping> {
     };
     let (start, end) = field().split_once('-')?;
     let permissions = field();
-    let _offset = field();
+    let offset = field();
     let (major, minor) = field().split_once(':')?;
     let inode = field().parse().ok()?;
     let hex = |digits| u64::from_str_radix(digits, 16).ok();
@@ -125,6 +129,8 @@ fn parse_line(text: &str) -> Option<Mapping> {
         start: hex(start)?,
         end: hex(end)?,
         read_write: permissions.starts_with("rw"),
+        executable: permissions.as_bytes().get(2) == Some(&b'x'),
+        offset: hex(offset)?,
         device: (number(major)?, number(minor)?),
         inode,
         path: rest.trim_start().to_owned(),
@@ -184,7 +190,13 @@ mod tests {
         assert!(memfd.read_write && memfd.has_flag("ht") && !memfd.has_flag("h"));
         assert_eq!(memfd.file_key().map(|key| (key.inode, key.device)), Some((42, 1)));
         assert_eq!(mappings[1].path, "/odd\u{fffd} name");
-        assert!(!mappings[1].read_write);
+        assert!(!mappings[1].read_write && !mappings[1].executable);
+    }
+
+    #[test]
+    fn code_and_where_it_begins_in_its_file() {
+        let mappings = all(b"55d0-55e0 r-xp 0001a000 fd:00 7    /usr/sbin/virtqemud\n");
+        assert_eq!((mappings[0].executable, mappings[0].offset), (true, 0x1a000));
     }
 
     #[test]

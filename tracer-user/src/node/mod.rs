@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 pub mod bounded;
 pub mod cgroup;
+pub mod code;
 pub mod guest_ram;
 pub mod identity;
 pub mod kmsg;

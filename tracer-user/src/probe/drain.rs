@@ -8,7 +8,7 @@ use tracer_common::{
     Region, Watched,
 };
 
-use super::record::{Record, decode};
+use super::record::{Record, StackSample, decode, decode_stack};
 use super::tracer::{ProbeError, Tracer};
 
 /// Creates a new element only (include/uapi/linux/bpf.h).
@@ -68,6 +68,7 @@ impl Tracer {
             emitted: 0,
             tgid: 0,
             padding: 0,
+            sampled: 0,
             comm: [0; 16],
         };
         match self.accounts.insert(key, empty, BPF_NOEXIST) {
@@ -139,6 +140,19 @@ impl Tracer {
         while let Some(item) = self.ring.next() {
             match decode(&item) {
                 Ok(record) => sink(record),
+                Err(error) => {
+                    log::warn!("{error}");
+                    self.malformed += 1;
+                }
+            }
+        }
+    }
+
+    /// Hands every waiting stack to a sink.
+    pub fn drain_stacks(&mut self, mut sink: impl FnMut(StackSample)) {
+        while let Some(item) = self.stacks.next() {
+            match decode_stack(&item) {
+                Ok(sample) => sink(sample),
                 Err(error) => {
                     log::warn!("{error}");
                     self.malformed += 1;

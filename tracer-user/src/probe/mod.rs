@@ -19,6 +19,6 @@ pub use attach::{Outcome, ProbeState};
 pub use btf::{KernelTypes, TypesError};
 pub use kernel_table::{Unresolved, resolve_offsets};
 pub use plan::{Backend, BackendChoice, Candidate, Group, Hook, Need, Probe};
-pub use record::{DecodeError, Record, decode};
+pub use record::{DecodeError, Record, StackSample, decode, decode_stack};
 pub use table::PROBES;
 pub use tracer::{Options, ProbeError, Tracer, boot_ns, page_size};

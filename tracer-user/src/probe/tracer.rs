@@ -29,6 +29,8 @@ pub struct Options {
     pub granularity: u64,
     /// Bytes of the ring buffer: a power of two of at least a page.
     pub ring_bytes: u32,
+    /// Bytes of the ring buffer of stacks, where stacks are sampled: a power of two of at least a page.
+    pub stack_ring_bytes: Option<u32>,
     /// Whether memory is controlled by cgroup v1, where usage does not include socket buffers.
     pub cgroup_v1: bool,
     /// Whether cgroup v1 accounts memory and swap together, so that what is swapped out gives its charge back at once.
@@ -41,6 +43,7 @@ impl Default for Options {
             backend: BackendChoice::Auto,
             granularity: 64 << 10,
             ring_bytes: 4 << 20,
+            stack_ring_bytes: None,
             cgroup_v1: false,
             v1_accounts_swap: false,
         }
@@ -68,6 +71,9 @@ pub enum ProbeError {
     /// No backend counts charges here.
     #[error("no backend can count charges on this kernel: {0}")]
     NoBackend(String),
+    /// Stacks were asked for, and the kernel has none for eBPF programs of this kind.
+    #[error("stacks need Linux 5.11 or later: leave out --stacks")]
+    NoStacks,
     /// A required probe could not be attached.
     #[error("probe {probe} cannot be attached: {reason}")]
     Required {
@@ -108,7 +114,9 @@ pub struct Tracer {
     missed: u64,
     states: Vec<ProbeState>,
     backend: Backend,
+    samples_stacks: bool,
     pub(super) ring: RingBuf<MapData>,
+    pub(super) stacks: RingBuf<MapData>,
     pub(super) accounts: HashMap<MapData, AccountKey, AccountTotals>,
     pub(super) watched: HashMap<MapData, u64, Watched>,
     pub(super) guest_ranges: HashMap<MapData, u32, GuestRanges>,
@@ -148,7 +156,9 @@ impl Tracer {
                     let (more, more_states) = attacher.group(Group::Events)?;
                     attached.extend(more);
                     states.extend(more_states);
-                    return Self::with(ebpf, attached, states);
+                    let mut this = Self::with(ebpf, attached, states)?;
+                    this.samples_stacks = options.stack_ring_bytes.is_some();
+                    return Ok(this);
                 }
                 Err(error) => refusals.push(format!("{}: {error}", group.as_str())),
             }
@@ -182,7 +192,9 @@ impl Tracer {
             missed: 0,
             backend: backend.unwrap_or(Backend::Tracepoint),
             states,
+            samples_stacks: false,
             ring: take!("RECORDS"),
+            stacks: take!("STACK_RECORDS"),
             accounts: take!("ACCOUNTS"),
             watched: take!("WATCHED"),
             guest_ranges: take!("GUEST_RANGES"),
@@ -197,6 +209,12 @@ impl Tracer {
     #[must_use]
     pub const fn backend(&self) -> Backend {
         self.backend
+    }
+
+    /// Whether stacks are sampled.
+    #[must_use]
+    pub const fn samples_stacks(&self) -> bool {
+        self.samples_stacks
     }
 
     /// What became of each probe.
@@ -266,6 +284,13 @@ fn load(
     let page_shift = page_size.trailing_zeros();
     // kernel: enum bpf_func_id, BPF_FUNC_get_current_task_btf (5.11)
     let has_task_btf = u32::from(types.enum_value("BPF_FUNC_get_current_task_btf").is_some());
+    if options.stack_ring_bytes.is_some() && !has_stacks(types) {
+        return Err(ProbeError::NoStacks);
+    }
+    // Where there are none, the map is there all the same: as small as can be.
+    let stack_ring = options
+        .stack_ring_bytes
+        .unwrap_or(u32::try_from(page_size).unwrap_or(4096));
     EbpfLoader::new()
         .btf(Some(btf))
         .override_global("OFFSETS", offsets, true)
@@ -273,10 +298,21 @@ fn load(
         .override_global("PAGE_SIZE", &page_size, true)
         .override_global("PAGE_SHIFT", &page_shift, true)
         .override_global("HAS_TASK_BTF", &has_task_btf, true)
+        .override_global("STACKS", &u32::from(options.stack_ring_bytes.is_some()), true)
+        .map_max_entries("STACK_RECORDS", stack_ring)
         .override_global("AGAIN", &u32::from(again), true)
         .map_max_entries("RECORDS", options.ring_bytes)
         .load(OBJECT)
         .map_err(|error| not_loaded(&error))
+}
+
+/// Whether a program can ask for the running thread's stacks.
+///
+/// kernel: enum bpf_func_id, BPF_FUNC_get_task_stack (5.9) of a typed task, BPF_FUNC_get_current_task_btf (5.11)
+fn has_stacks(types: &KernelTypes) -> bool {
+    ["BPF_FUNC_get_task_stack", "BPF_FUNC_get_current_task_btf"]
+        .iter()
+        .all(|helper| types.enum_value(helper).is_some())
 }
 
 /// Why maps or globals were refused.

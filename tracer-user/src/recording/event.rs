@@ -42,6 +42,9 @@ pub enum Body {
     Alert(Alert),
     Oom(Oom),
     Mark(Mark),
+    Frame(Frame),
+    Stack(Stack),
+    StackCharge(StackCharge),
     Loss(Loss),
     Footer(Footer),
     /// A type of a later version.
@@ -455,6 +458,59 @@ pub struct OomTask {
     pub role: Option<Role>,
 }
 
+/// A function, or a place in code without a name, told once before the first stack that it is in (`record --stacks`).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Frame {
+    /// Number of the frame within the recording.
+    pub frame: u32,
+    /// Name of the function; absent where there is none.
+    pub symbol: Option<String>,
+    /// Program or library, as its process sees it; `kernel` for the kernel's.
+    pub module: String,
+    /// Build id of that file, in hexadecimal.
+    pub build_id: Option<String>,
+    /// Offset in the file of a place without a name.
+    pub offset: Option<u64>,
+}
+
+/// A stack, told once before the first charge that refers to it (`record --stacks`). Number 0 has no frames: it stands for
+/// stacks that are not known.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Stack {
+    /// Number of the stack within the recording.
+    pub stack: u32,
+    /// Numbers of its frames in the process, innermost first; none in kernel threads.
+    pub user: Vec<u32>,
+    /// Numbers of its frames in the kernel, innermost first.
+    pub kernel: Vec<u32>,
+}
+
+/// Overhead that was charged from a stack (`record --stacks`). Each account is sampled once in as many
+/// bytes as the header's `granularity` says; what it gives back does not count.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct StackCharge {
+    /// cgroup id.
+    pub memcg: u64,
+    /// Thread id; 4294967295 for the memcg's overflow account.
+    pub tid: u32,
+    /// Start time of the thread; 0 for the overflow account.
+    pub start_ns: u64,
+    /// What kind of memory.
+    #[serde(with = "names::kind")]
+    #[schemars(with = "schema::KindName")]
+    pub kind: Kind,
+    /// What it backs: `overhead`.
+    #[serde(with = "names::region")]
+    #[schemars(with = "schema::RegionName")]
+    pub region: Region,
+    /// Number of the stack.
+    pub stack: u32,
+    /// Bytes that the samples stand for. Over an account they add up to what it was charged, within one granularity.
+    pub charged: u64,
+    /// Samples.
+    pub samples: u64,
+}
+
 /// What could not be kept, since the tracer attached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Loss {
@@ -472,6 +528,12 @@ pub struct Loss {
     /// or that a kprobe's call ended unseen: what would have been counted is in no account.
     #[serde(default)]
     pub missed_runs: u64,
+    /// Stacks that found no room in their ring buffer: their bytes went to the next stack of the account.
+    #[serde(default)]
+    pub stacks_dropped: u64,
+    /// Sampled stacks that are not known: too many different ones, or no names in time.
+    #[serde(default)]
+    pub stacks_unknown: u64,
     /// Longest that a byte waited in the kernel because the ring buffer was full, nanoseconds.
     pub max_delay_ns: u64,
 }
@@ -487,6 +549,8 @@ impl Loss {
             events_dropped: self.events_dropped.saturating_sub(before.events_dropped),
             files_full: self.files_full.saturating_sub(before.files_full),
             missed_runs: self.missed_runs.saturating_sub(before.missed_runs),
+            stacks_dropped: self.stacks_dropped.saturating_sub(before.stacks_dropped),
+            stacks_unknown: self.stacks_unknown.saturating_sub(before.stacks_unknown),
             max_delay_ns: if self.max_delay_ns > before.max_delay_ns {
                 self.max_delay_ns
             } else {

@@ -70,7 +70,14 @@ impl Gather {
     pub(super) fn is_bound(body: &Body) -> bool {
         !matches!(
             body,
-            Body::Charge(_) | Body::Process(_) | Body::Thread(_) | Body::Reclaim(_) | Body::Loss(_)
+            Body::Charge(_)
+                | Body::Process(_)
+                | Body::Thread(_)
+                | Body::Reclaim(_)
+                | Body::Frame(_)
+                | Body::Stack(_)
+                | Body::StackCharge(_)
+                | Body::Loss(_)
         )
     }
 

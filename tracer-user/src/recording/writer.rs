@@ -345,7 +345,8 @@ mod tests {
         assert_eq!(
             unpacked(&file),
             "{\"t\":1,\"type\":\"loss\",\"ring_full\":0,\"accounts_full\":0,\"lost_bytes\":0,\
-            \"events_dropped\":0,\"files_full\":0,\"missed_runs\":0,\"max_delay_ns\":0}\n"
+            \"events_dropped\":0,\"files_full\":0,\"missed_runs\":0,\"stacks_dropped\":0,\
+            \"stacks_unknown\":0,\"max_delay_ns\":0}\n"
         );
     }
 

@@ -7,8 +7,8 @@ use tracer_common::{Kind, Region};
 
 use super::foreseen;
 use super::{
-    CulpritReport, FileReport, GuestResident, KindReport, LossReport, MarkReport, Node, OomReport, Overhead, PodReport,
-    Quantiles, Recording, Report, RoleReport, SCHEMA, Stalls, Task, ThreadReport, Timeline, Usage, Window,
+    CodePaths, CulpritReport, FileReport, GuestResident, KindReport, LossReport, MarkReport, Node, OomReport, Overhead,
+    PodReport, Quantiles, Recording, Report, RoleReport, SCHEMA, Stalls, Task, ThreadReport, Timeline, Usage, Window,
 };
 use crate::advice::observe;
 use crate::ledger::{Ledger, PodLedger, Resolved, Sizes, ThreadGrowth, culprit};
@@ -133,6 +133,7 @@ fn pod_report(ledger: &Ledger, pod: &PodLedger) -> PodReport {
             })
             .collect(),
         by_role: by_role(&resolved),
+        by_code_path: CodePaths::new(ledger, described.pod),
         by_thread: resolved
             .threads
             .iter()

@@ -1,6 +1,7 @@
 //! What the ledger found, as data, text, JSON and HTML.
 
 mod build;
+mod code_path;
 mod foreseen;
 mod html;
 mod json;
@@ -19,6 +20,7 @@ use crate::role::Role;
 use crate::sizing::spec::Budgeted;
 
 pub use build::utc;
+pub use code_path::{CodePath, CodePaths};
 pub use foreseen::announcement;
 pub use html::{render as render_html, render_merged as render_merged_html};
 pub use json::{render as render_json, render_merged as render_merged_json, write_json};
@@ -182,6 +184,9 @@ pub struct PodReport {
     pub stalls: Stalls,
     /// Bytes that a thread was charged from one sample to the next, guest RAM included.
     pub charge_sizes: Quantiles,
+    /// Code paths that overhead was charged from; absent where stacks were not sampled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by_code_path: Option<CodePaths>,
     /// Memory over time. Not in the JSON form, which holds findings: exports hold series.
     #[serde(skip)]
     pub timeline: Timeline,

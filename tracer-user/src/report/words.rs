@@ -138,6 +138,12 @@ pub(super) fn losses(report: &Report) -> Vec<String> {
             loss.missed_runs,
         ));
     }
+    if loss.stacks_dropped > 0 || loss.stacks_unknown > 0 {
+        sentences.push(format!(
+            "Stacks: {} did not fit and {} are not known; their bytes are counted, and stand with other code paths",
+            loss.stacks_dropped, loss.stacks_unknown,
+        ));
+    }
     if let Some(count) = report.loss.disagreements.filter(|count| *count > 0) {
         sentences.push(format!(
             "Disagreement: {count} sums of records differ from the kernel's maps"

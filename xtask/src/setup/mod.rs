@@ -6,6 +6,7 @@ pub mod debian;
 pub mod kernel;
 pub mod mirror;
 pub mod observers;
+pub mod pprof;
 pub mod prometheus;
 pub mod python;
 pub mod qemu;
@@ -88,6 +89,15 @@ pub fn kubernetes() -> Result<PathBuf> {
 pub fn prometheus() -> Result<PathBuf> {
     let _lock = lock()?;
     prometheus::ensure()
+}
+
+/// Go's pprof.
+///
+/// # Errors
+/// In one line, with what is missing.
+pub fn pprof() -> Result<PathBuf> {
+    let _lock = lock()?;
+    pprof::ensure()
 }
 
 /// Replaces the kernel of this line in the cache by the newest one.

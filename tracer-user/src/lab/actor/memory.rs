@@ -94,13 +94,18 @@ impl Mapping {
         let _ = unsafe { madvise(self.start.cast::<c_void>(), self.bytes, advice) };
     }
 
+    /// The first byte of each page of a range (cut to the mapping).
+    pub fn pages(self, offset: usize, bytes: usize) -> impl Iterator<Item = *mut u8> {
+        let pages = (offset..(offset + bytes).min(self.bytes)).step_by(PAGE);
+        // SAFETY: `at` is below the mapping's size.
+        pages.map(move |at| unsafe { self.start.as_ptr().add(at) })
+    }
+
     /// Writes a byte to each page of a range (cut to the mapping).
     pub fn touch(&self, offset: usize, bytes: usize) {
-        for at in (offset..(offset + bytes).min(self.bytes)).step_by(PAGE) {
-            // SAFETY: `at` is below the mapping's size.
-            let byte = unsafe { self.start.add(at) };
+        for page in self.pages(offset, bytes) {
             // SAFETY: the mapping is writable and stays; nobody depends on the value.
-            unsafe { byte.write_volatile(1) };
+            unsafe { page.write_volatile(1) };
         }
     }
 

@@ -76,6 +76,13 @@ pub enum Step {
         /// Bytes per second.
         rate: u64,
     },
+    /// Leaks private memory, request by request, in a function that is to be found by its name.
+    Leak {
+        /// How much.
+        bytes: u64,
+        /// Bytes per second.
+        rate: u64,
+    },
     /// Starts threads that live for milliseconds, one after the other, each touching some private memory.
     Storm {
         /// How many.

@@ -49,6 +49,7 @@ impl Doer<'_> {
         match step {
             Step::Guest { offset, bytes, rate } => self.guest(*offset, *bytes, *rate),
             Step::Heap { bytes, rate } => self.heap(*bytes, *rate),
+            Step::Leak { bytes, rate } => self.leak(*bytes, *rate),
             Step::Storm {
                 threads,
                 bytes_each,
@@ -99,6 +100,15 @@ impl Doer<'_> {
         let mapping = Mapping::heap(size(bytes)?)?;
         paced(bytes, rate, |at, length| {
             mapping.touch(at, length);
+            self.tell(Kind::Anon, Region::Overhead, length as u64, true);
+            Ok(())
+        })
+    }
+
+    fn leak(&self, bytes: u64, rate: u64) -> io::Result<()> {
+        let mapping = Mapping::heap(size(bytes)?)?;
+        paced(bytes, rate, |at, length| {
+            leak_domain_stats(mapping, at, length);
             self.tell(Kind::Anon, Region::Overhead, length as u64, true);
             Ok(())
         })
@@ -155,6 +165,17 @@ impl Doer<'_> {
             thread::sleep(due((first + count) * PAGE, rate).saturating_sub(start.elapsed()));
         }
         Ok(())
+    }
+}
+
+/// Forgets the statistics of a domain in memory that nobody frees. It writes on its own, so that it is the innermost
+/// function of what is charged, whether or not there are frame pointers.
+#[inline(never)]
+fn leak_domain_stats(heap: Mapping, at: usize, length: usize) {
+    for page in heap.pages(at, length) {
+        // SAFETY: the page is the mapping's, which is writable and stays; nobody depends on the value.
+        unsafe { *page = 1 };
+        std::hint::black_box(page);
     }
 }
 
@@ -241,6 +262,8 @@ mod tests {
         let odd = (3 << 20) + 4096;
         let heap = Step::Heap { bytes: odd, rate: fast };
         assert_eq!(perform(&heap, None).sum("anon"), odd);
+        let leak = Step::Leak { bytes: odd, rate: fast };
+        assert_eq!(perform(&leak, None).sum("anon"), odd);
         let guest = Step::Guest {
             offset: 1 << 20,
             bytes: 2 << 20,

@@ -12,7 +12,7 @@ const LEAK: u64 = BUDGET + 16 * MIB;
 
 pub(super) fn plan(setting: &Setting) -> Result<Plan, PlanError> {
     let sizes = setting.sizes(GUEST, BUDGET, LEAK + 64 * MIB)?;
-    let leak = Step::Heap {
+    let leak = Step::Leak {
         bytes: LEAK,
         rate: setting.rate(24 * MIB),
     };

@@ -250,6 +250,7 @@ mod tests {
             } => threads * bytes_each,
             Step::Guest { bytes, .. }
             | Step::Heap { bytes, .. }
+            | Step::Leak { bytes, .. }
             | Step::File { bytes, .. }
             | Step::PageTables { bytes, .. }
             | Step::UnixSockets { bytes }

@@ -7,6 +7,7 @@
 mod budget;
 mod cell;
 mod chart;
+mod flame;
 mod kill;
 mod merged;
 mod pod;

@@ -2,6 +2,7 @@
 
 use super::budget::BudgetView;
 use super::cell::name;
+use super::flame::FlameView;
 use super::kill::{KillView, kills};
 use super::table::{self, FileRow, OtherThreads, RoleRow, ThreadRow};
 use super::{chart, words};
@@ -35,6 +36,7 @@ pub(super) struct PodView {
     pub kinds: Vec<KindRow>,
     pub killed: bool,
     pub stalls: Option<StallsView>,
+    pub flame: Option<FlameView>,
 }
 
 /// A figure that stands by itself.
@@ -122,6 +124,7 @@ impl PodView {
             kinds: kinds(pod),
             killed: !pod.oom.is_empty(),
             stalls: stalls(pod),
+            flame: FlameView::new(pod),
         }
     }
 }

@@ -18,7 +18,7 @@ pub(super) struct RecordingView {
     pub pods: Vec<PodView>,
     pub losses: Vec<String>,
     pub nothing_lost: &'static str,
-    pub counters: [(&'static str, String); 7],
+    pub counters: [(&'static str, String); 9],
     pub state: String,
     pub probes: Vec<Probe>,
 }
@@ -66,7 +66,7 @@ impl RecordingView {
     }
 }
 
-fn counters(report: &Report) -> [(&'static str, String); 7] {
+fn counters(report: &Report) -> [(&'static str, String); 9] {
     let loss = &report.loss.counted;
     [
         ("bytes without an account", Bytes(loss.lost_bytes).to_string()),
@@ -75,6 +75,8 @@ fn counters(report: &Report) -> [(&'static str, String); 7] {
         ("pages of unknown files", loss.files_full.to_string()),
         ("runs of programs missed", loss.missed_runs.to_string()),
         ("times the ring buffer was full", loss.ring_full.to_string()),
+        ("stacks that did not fit", loss.stacks_dropped.to_string()),
+        ("stacks that are not known", loss.stacks_unknown.to_string()),
         (
             "sums that differ from the kernel's maps",
             report
