@@ -13,7 +13,7 @@ use crate::cli::exit::{ExitError, Status};
 use crate::cli::protect;
 use crate::collect::{Collector, EventSink, Scope};
 use crate::mark::{self, Answer, Marks};
-use crate::node::privileges::{Attaching, Children, give_up};
+use crate::node::privileges::{Attaching, Children, Code, give_up};
 use crate::node::target::Target;
 use crate::node::{CgroupVersion, Node};
 use crate::probe::{BackendChoice, Options, Tracer, boot_ns};
@@ -208,7 +208,13 @@ impl Attached {
             protect::from_oom_killer();
         }
         if !self.keep_privileges {
-            give_up(children, attaching).context("cannot give up privileges (--keep-privileges leaves them be)")?;
+            let code = if self.tracer.samples_stacks() {
+                Code::Read
+            } else {
+                Code::Unread
+            };
+            give_up(children, attaching, code)
+                .context("cannot give up privileges (--keep-privileges leaves them be)")?;
         }
         Ok(Guarded(self))
     }

@@ -7,7 +7,7 @@ use tracer_common::Watched;
 use crate::node::pods::VmPod;
 use crate::node::target::Target;
 use crate::node::{Memcg, Node};
-use crate::probe::{ProbeError, Tracer, boot_ns};
+use crate::probe::{ProbeError, Tracer};
 use crate::recording::event::{Pod, Sample};
 
 /// What to watch.
@@ -250,10 +250,9 @@ impl Targets {
         self.pods.iter().filter(|watched| !watched.event.gone)
     }
 
-    /// The kernel's own figures for every watched pod's limiting memcg, and for the memcgs below that hold processes, each
-    /// with when it was read: looking through the mappings of a node's many QEMUs takes time.
+    /// The kernel's own figures for every watched pod's limiting memcg, and for the memcgs below that hold processes.
     #[must_use]
-    pub fn samples(&self, node: &Node) -> Vec<(u64, Sample)> {
+    pub fn samples(&self, node: &Node) -> Vec<Sample> {
         self.live().flat_map(|watched| pod_samples(node, watched)).collect()
     }
 }
@@ -271,7 +270,7 @@ fn unless_full<T>(result: Result<T, ProbeError>, pod: &VmPod, lost: &str) -> Res
     }
 }
 
-fn pod_samples(node: &Node, watched: &WatchedPod) -> Vec<(u64, Sample)> {
+fn pod_samples(node: &Node, watched: &WatchedPod) -> Vec<Sample> {
     let pod = &watched.pod;
     let guest_resident = match (pod.qemu, &pod.guest) {
         (Some(qemu), Some(guest)) => node.guest_resident(qemu, guest).map(|resident| resident.pages),
@@ -281,8 +280,6 @@ fn pod_samples(node: &Node, watched: &WatchedPod) -> Vec<(u64, Sample)> {
         .memcgs
         .iter()
         .filter(|memcg| memcg.id != pod.limiting.id && memcg.limit().is_some());
-    // Not before the mappings were looked through: usage is what forecasts are made of.
-    let now = boot_ns();
     std::iter::once(&pod.limiting)
         .chain(others)
         .filter_map(|memcg: &Memcg| {
@@ -291,7 +288,7 @@ fn pod_samples(node: &Node, watched: &WatchedPod) -> Vec<(u64, Sample)> {
             if memcg.id == pod.limiting.id {
                 sample.guest_resident = guest_resident;
             }
-            Some((now, sample))
+            Some(sample)
         })
         .collect()
 }

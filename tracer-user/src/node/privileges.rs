@@ -206,6 +206,15 @@ pub enum Attaching {
     Again,
 }
 
+/// Whether code of processes will be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Code {
+    /// No.
+    Unread,
+    /// It will, by its mappings: so it is found also when its file was deleted, where `CAP_CHECKPOINT_RESTORE` is there.
+    Read,
+}
+
 /// Gives up every capability that is needed no more once the probes are attached, for good. Maps are still read: where
 /// `kernel.unprivileged_bpf_disabled` is set, kernels before 5.19 want `CAP_BPF` for that, and an administrator may set
 /// it at any time.
@@ -214,7 +223,7 @@ pub enum Attaching {
 ///
 /// # Errors
 /// When there are other threads, or the kernel refuses.
-pub fn give_up(children: Children, attaching: Attaching) -> io::Result<()> {
+pub fn give_up(children: Children, attaching: Attaching, code: Code) -> io::Result<()> {
     let threads = std::fs::read_dir("/proc/self/task")?.count();
     if threads != 1 {
         return Err(io::Error::other(format!(
@@ -229,6 +238,10 @@ pub fn give_up(children: Children, attaching: Attaching) -> io::Result<()> {
     let kept = match children {
         Children::Nothing => kept,
         Children::Everything => kept | CapabilitySet::KILL,
+    };
+    let kept = match code {
+        Code::Unread => kept,
+        Code::Read => kept | CapabilitySet::CHECKPOINT_RESTORE,
     };
     let has = capabilities(None)?;
     // Where it is not allowed to give these up, whoever started us has decided what programs may have.

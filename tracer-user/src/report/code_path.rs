@@ -35,6 +35,14 @@ pub struct CodePath {
     pub kernel: Vec<String>,
 }
 
+impl CodePath {
+    /// The function of the process that the kernel was called from; where there is none, the kernel's own outermost.
+    #[must_use]
+    pub fn function(&self) -> Option<&str> {
+        self.user.first().or_else(|| self.kernel.last()).map(String::as_str)
+    }
+}
+
 impl CodePaths {
     /// Those of a pod; `None` where no stack was sampled.
     pub(super) fn new(ledger: &Ledger, pod: u32) -> Option<Self> {

@@ -14,6 +14,10 @@ use crate::units::{Bytes, SignedBytes};
 /// Threads and files listed; the rest is added up.
 const TOP: usize = 20;
 
+/// Code paths listed, and how many callers of each.
+const PATHS: usize = 10;
+const CALLERS: usize = 3;
+
 /// Writes a report. Colours are written as escape sequences: `out` strips them where they are not wanted.
 ///
 /// # Errors
@@ -40,6 +44,7 @@ pub(super) fn render_pod(pod: &PodReport, out: &mut impl Write) -> io::Result<()
     summary(pod, out)?;
     roles(pod, out)?;
     threads(pod, out)?;
+    code_paths(pod, out)?;
     files(pod, out)?;
     if let Some(budgeted) = &pod.budgeted {
         writeln!(out)?;
@@ -121,6 +126,26 @@ fn roles(pod: &PodReport, out: &mut impl Write) -> io::Result<()> {
         ]);
     }
     section("By role", &table, out)
+}
+
+fn code_paths(pod: &PodReport, out: &mut impl Write) -> io::Result<()> {
+    let mut table = table(&["charged", "role", "function", "called by"]);
+    let paths = pod.by_code_path.iter().flat_map(|paths| &paths.paths);
+    for path in paths.take(PATHS) {
+        let callers = path
+            .user
+            .iter()
+            .skip(1)
+            .take(CALLERS)
+            .map(|name| escape::terminal(name));
+        table.add_row([
+            Bytes(path.charged).to_string(),
+            escape::terminal(&path.role.to_string()).into_owned(),
+            escape::terminal(path.function().unwrap_or("not known")).into_owned(),
+            callers.collect::<Vec<_>>().join(" < "),
+        ]);
+    }
+    section("Charged by code path", &table, out)
 }
 
 fn threads(pod: &PodReport, out: &mut impl Write) -> io::Result<()> {

@@ -61,7 +61,6 @@ impl FlameView {
 }
 
 fn row(path: &CodePath, charged: u64) -> PathRow {
-    let innermost = path.user.first().or_else(|| path.kernel.last());
     let way: Vec<String> = path
         .user
         .iter()
@@ -73,7 +72,7 @@ fn row(path: &CodePath, charged: u64) -> PathRow {
         charged: Size::of(path.charged),
         share: format!("{:.0}%", 100.0 * path.charged as f64 / charged.max(1) as f64),
         role: who(path),
-        function: innermost.map_or_else(|| "not known".to_owned(), name),
+        function: path.function().map_or_else(|| "not known".to_owned(), name),
         path: way.join(" › "),
     }
 }

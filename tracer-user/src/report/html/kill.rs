@@ -29,7 +29,6 @@ pub(super) struct KillView {
 pub(super) struct ExplainedView {
     pub verdict: Vec<String>,
     pub facts: Vec<(&'static str, String)>,
-    pub kubevirt: String,
     pub tasks: Vec<TaskRow>,
 }
 
@@ -94,7 +93,6 @@ impl ExplainedView {
                 .into_iter()
                 .map(|(what, value)| (what, name(value)))
                 .collect(),
-            kubevirt: name(&explanation.kubevirt),
             tasks: explanation.tasks.iter().map(TaskRow::new).collect(),
         }
     }
