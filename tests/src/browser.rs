@@ -180,6 +180,16 @@ impl Browser {
         self.call("Emulation.setEmulatedMedia", &features).map(drop)
     }
 
+    /// Shows the page as it is on paper, or on a screen again.
+    ///
+    /// # Errors
+    /// When the browser is gone.
+    pub fn on_paper(&mut self, paper: bool) -> Result<()> {
+        let media = if paper { "print" } else { "" };
+        self.call("Emulation.setEmulatedMedia", &json!({"media": media}))
+            .map(drop)
+    }
+
     /// The value of an expression within the page.
     ///
     /// # Errors

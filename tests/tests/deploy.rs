@@ -112,6 +112,27 @@ fn what_is_deployed_has_the_privileges_that_are_needed_and_no_more() -> Result<(
 }
 
 #[test]
+fn the_pod_monitor_finds_the_pods_of_the_daemon_set_and_their_port() -> Result<()> {
+    let monitor = documents("podmonitor.yaml")?.pop().context("nothing in it")?;
+    let manifests = documents("daemonset.yaml")?;
+    let set = manifests.iter().find(|one| one["kind"] == "DaemonSet");
+    let set = set.context("no DaemonSet")?;
+    ensure!(monitor["kind"] == "PodMonitor" && monitor["metadata"]["namespace"] == set["metadata"]["namespace"]);
+    let wanted = monitor["spec"]["selector"]["matchLabels"].as_object();
+    let labels = &set["spec"]["template"]["metadata"]["labels"];
+    for (label, value) in wanted.context("no selector")? {
+        ensure!(labels[label] == *value, "{label}: {labels}");
+    }
+    let port = &set["spec"]["template"]["spec"]["containers"][0]["ports"][0]["name"];
+    let endpoint = &monitor["spec"]["podMetricsEndpoints"][0];
+    ensure!(
+        endpoint["port"] == *port && endpoint["honorLabels"] == true,
+        "{endpoint}"
+    );
+    Ok(())
+}
+
+#[test]
 fn headroom_takes_the_command_lines() -> Result<()> {
     let mut lines: Vec<Vec<String>> = Vec::new();
     for spec in templates()? {

@@ -154,6 +154,11 @@ fn bare_root() -> Result<TempDir> {
     let program = unpacked
         .path()
         .join(format!("headroom-{VERSION}-x86_64-linux/headroom"));
+    // What the tests in VMs run as their only file.
+    ensure!(
+        fs::read(&program)? == fs::read(binaries()?.headroom())?,
+        "another program"
+    );
     fs::copy(program, root.path().join("headroom"))?;
     Ok(root)
 }

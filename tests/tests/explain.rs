@@ -89,6 +89,37 @@ fn the_second_harvester_case_names_what_the_issue_of_it_names() -> Result<()> {
     Ok(())
 }
 
+/// Names of memory.stat differ between kernels and cgroup versions: what was read under them has to be all there is.
+#[test]
+fn what_memory_is_charged_as_adds_up_to_usage() -> Result<()> {
+    let mut logs: Vec<(String, Vec<u8>)> = Vec::new();
+    for (name, text) in fixtures()? {
+        if name.ends_with(".kmsg") {
+            logs.push((name, text.into_bytes()));
+        }
+    }
+    for name in ["memhold", "memhold-v1-kprobe", "memhold-real-v2-fentry"] {
+        let file = fixture_folder("recordings").join(format!("{name}.jsonl.zst"));
+        logs.push((name.to_owned(), recording::kernel_log(&file)?.into_bytes()));
+    }
+    for (name, log) in &logs {
+        let found = document(log)?;
+        // A second kill comes while what the first one held is still being given back.
+        let explanation = &found["explanations"][0];
+        ensure!(explanation["lines"]["unparsed"] == 0, "{name}: {explanation}");
+        let bytes = |what: &str| {
+            explanation["memory"][what]
+                .as_u64()
+                .with_context(|| format!("{name}: no {what}"))
+        };
+        let parts = bytes("anon")? + bytes("page_cache")? + bytes("kernel")?;
+        let usage = explanation["limit"]["usage"].as_u64().context("usage")?;
+        // Charged in advance by each CPU.
+        ensure!(parts.abs_diff(usage) < 1 << 20, "{name}: {parts} of {usage}");
+    }
+    Ok(())
+}
+
 #[test]
 fn every_form_of_a_log_with_several_kills_says_the_same() -> Result<()> {
     let mut all = Vec::new();

@@ -196,6 +196,27 @@ fn a_window_is_recorded_from_its_start_to_its_end() -> Result<()> {
 }
 
 #[test]
+fn a_recording_begins_at_its_time() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let run = run_folder(&folder)?;
+    let group = Memcg::create()?;
+    let file = folder.path().join("at.jsonl.zst");
+    let start = Timestamp::from_second(Timestamp::now().as_second() + 20)?;
+    let (at, path) = (start.strftime("%H:%M:%S,UTC").to_string(), file.display().to_string());
+    let arguments = ["record", &group.target(), "--at", &at, "--duration", "2s", "-o", &path];
+    let mut recorder = Recorder::spawn(&mut with_run(&run, &arguments)?, &file)?;
+    recorder.await_line("waiting until")?;
+    ensure!(attached(&recorder)? == 0, "something is attached before its time");
+    ensure!(Timestamp::now() < start, "this machine is too slow to wait");
+    recorder.await_attached()?;
+    ensure!(Timestamp::now() >= start, "attached before its time");
+    ensure!(recorder.wait()?.success(), "{:?}", recorder.said);
+    let (_, state) = events(&file)?;
+    ensure!(state == State::Complete, "{state:?}");
+    Ok(())
+}
+
+#[test]
 fn watch_leaves_nothing_in_the_kernel_between_windows() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let run = run_folder(&folder)?;

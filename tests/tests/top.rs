@@ -10,6 +10,7 @@ use headroom_tests::{Memcg, Run, Tmux, Worker};
 use xtask::{build, paths};
 
 const STORM: &str = env!("CARGO_BIN_EXE_storm");
+const PANICS: &str = env!("CARGO_BIN_EXE_panics");
 /// Status of the shell behind `top`, printed once that has ended.
 const ENDED: &str = "ended with";
 
@@ -159,6 +160,21 @@ fn a_signal_gives_the_terminal_back() -> Result<()> {
             "{signal}"
         );
     }
+    Ok(())
+}
+
+#[test]
+fn a_panic_gives_the_terminal_back_and_can_be_read() -> Result<()> {
+    let top = Tmux::open(
+        (80, 24),
+        &format!("RUST_BACKTRACE=0 {PANICS}; echo {ENDED} $?; stty -a; sleep 600"),
+    )?;
+    let after = top.wait(" icanon", |screen| screen.contains(" icanon"))?;
+    ensure!(
+        after.contains("nothing to draw") && after.contains(&format!("{ENDED} 101")) && !after.contains("-echo "),
+        "{after}"
+    );
+    ensure!(top.value("alternate_on")? == "0" && top.value("cursor_flag")? == "1");
     Ok(())
 }
 

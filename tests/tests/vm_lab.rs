@@ -1,10 +1,14 @@
 //! The lab inside a VM with a kernel of the field, where function probes work and QEMU and KVM are real.
 
+use std::fs;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use headroom_tests::Scenario;
 use headroom_tests::lab::SCENARIOS;
+use xtask::build::binaries;
+use xtask::dist::elf;
+use xtask::vm::protocol::PLAN;
 use xtask::vm::{Vm, VmRun};
 
 const HEADROOM: &str = "/bin/headroom";
@@ -20,13 +24,24 @@ fn scenarios(run: &VmRun, names: &[&str]) -> Result<Vec<Scenario>> {
             Err(error) => problems.push(format!("{error:#}")),
         }
     }
-    anyhow::ensure!(problems.is_empty(), "{}: {}", run.release, problems.join("\n"));
-    anyhow::ensure!(scenarios.len() == names.len(), "not every scenario was played");
+    ensure!(problems.is_empty(), "{}: {}", run.release, problems.join("\n"));
+    ensure!(scenarios.len() == names.len(), "not every scenario was played");
     Ok(scenarios)
 }
 
+/// The program is all there is beside a kernel and an init that runs what it is told: no library, shell or tool.
+fn expect_nothing_else(run: &VmRun) -> Result<()> {
+    let root = run.root()?;
+    let others: Vec<&String> = root
+        .iter()
+        .filter(|name| !name.starts_with("lib/modules/") && !["init", "bin/headroom", PLAN].contains(&name.as_str()))
+        .collect();
+    ensure!(root.contains("bin/headroom") && others.is_empty(), "{others:?}");
+    elf::check(&fs::read(binaries()?.headroom())?)
+}
+
 #[test]
-fn stand_ins_are_traced_by_function_probes() -> Result<()> {
+fn stand_ins_are_traced_by_function_probes_beside_a_kernel_and_an_init_alone() -> Result<()> {
     let vm = Vm::new("lab-stand-ins")
         .kernel("6.12")
         .timeout(Duration::from_secs(420));
@@ -34,6 +49,7 @@ fn stand_ins_are_traced_by_function_probes() -> Result<()> {
         .iter()
         .fold(vm, |vm, name| vm.command([HEADROOM, "lab", name, "--json"]));
     let run = vm.boot()?;
+    expect_nothing_else(&run)?;
     for scenario in scenarios(&run, &SCENARIOS)? {
         let backends = &scenario.report()["backends"];
         let charge = backends["charge_user"]

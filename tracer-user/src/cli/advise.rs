@@ -15,6 +15,8 @@ use crate::sizing::ratio::Ratio;
 use crate::sizing::spec::Known;
 
 /// From recordings of a VM, advise on the reserve that would have held, or say that none will
+///
+/// Without a version it is the one whose limit was recorded, else the newest released KubeVirt.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  headroom advise backup-window.jsonl.zst --harvester 1.5\n  \

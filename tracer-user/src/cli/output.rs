@@ -6,17 +6,20 @@ use log::LevelFilter;
 
 use crate::cli::say::Stderr;
 
+/// Behind a command's own flags in its help; clap counts those from 1, and has --help at 999.
+const LAST: usize = 900;
+
 /// Flags of every command.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Say more on stderr: -v informs, -vv is for debugging
-    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    #[arg(short, long, action = clap::ArgAction::Count, global = true, display_order = LAST)]
     verbose: u8,
     /// Say nothing on stderr but errors
-    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    #[arg(short, long, global = true, conflicts_with = "verbose", display_order = LAST)]
     quiet: bool,
     /// Colours: auto looks for a terminal and NO_COLOR
-    #[arg(long, value_enum, default_value_t, global = true, value_name = "WHEN")]
+    #[arg(long, value_enum, default_value_t, global = true, value_name = "WHEN", display_order = LAST)]
     color: Color,
 }
 

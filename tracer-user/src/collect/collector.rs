@@ -486,11 +486,11 @@ impl<S: EventSink> Collector<S> {
         self.missed_runs = self.tracer.missed_runs();
         self.drain()?;
         let accounts = self.walk()?;
-        let now = boot_ns();
-        for sample in self.targets.samples(&self.node) {
-            self.emit(now, Body::Sample(sample))?;
+        let began = boot_ns();
+        for (t, sample) in self.targets.samples(&self.node) {
+            self.emit(t, Body::Sample(sample))?;
         }
-        self.last_sample_ns = now;
+        self.last_sample_ns = began;
         Ok(accounts)
     }
 

@@ -7,7 +7,7 @@ use tracer_common::Watched;
 use crate::node::pods::VmPod;
 use crate::node::target::Target;
 use crate::node::{Memcg, Node};
-use crate::probe::{ProbeError, Tracer};
+use crate::probe::{ProbeError, Tracer, boot_ns};
 use crate::recording::event::{Pod, Sample};
 
 /// What to watch.
@@ -250,9 +250,10 @@ impl Targets {
         self.pods.iter().filter(|watched| !watched.event.gone)
     }
 
-    /// The kernel's own figures for every watched pod's limiting memcg, and for the memcgs below that hold processes.
+    /// The kernel's own figures for every watched pod's limiting memcg, and for the memcgs below that hold processes, each
+    /// with when it was read: looking through the mappings of a node's many QEMUs takes time.
     #[must_use]
-    pub fn samples(&self, node: &Node) -> Vec<Sample> {
+    pub fn samples(&self, node: &Node) -> Vec<(u64, Sample)> {
         self.live().flat_map(|watched| pod_samples(node, watched)).collect()
     }
 }
@@ -270,7 +271,7 @@ fn unless_full<T>(result: Result<T, ProbeError>, pod: &VmPod, lost: &str) -> Res
     }
 }
 
-fn pod_samples(node: &Node, watched: &WatchedPod) -> Vec<Sample> {
+fn pod_samples(node: &Node, watched: &WatchedPod) -> Vec<(u64, Sample)> {
     let pod = &watched.pod;
     let guest_resident = match (pod.qemu, &pod.guest) {
         (Some(qemu), Some(guest)) => node.guest_resident(qemu, guest).map(|resident| resident.pages),
@@ -280,6 +281,8 @@ fn pod_samples(node: &Node, watched: &WatchedPod) -> Vec<Sample> {
         .memcgs
         .iter()
         .filter(|memcg| memcg.id != pod.limiting.id && memcg.limit().is_some());
+    // Not before the mappings were looked through: usage is what forecasts are made of.
+    let now = boot_ns();
     std::iter::once(&pod.limiting)
         .chain(others)
         .filter_map(|memcg: &Memcg| {
@@ -288,7 +291,7 @@ fn pod_samples(node: &Node, watched: &WatchedPod) -> Vec<Sample> {
             if memcg.id == pod.limiting.id {
                 sample.guest_resident = guest_resident;
             }
-            Some(sample)
+            Some((now, sample))
         })
         .collect()
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::plan::MIB;
 use super::run::Played;
 use crate::ledger::Foresight;
 use crate::ledger::alert::Thresholds;
@@ -42,7 +43,7 @@ pub struct Half {
     pub high_s: Option<f64>,
     /// Who was said to drive it.
     pub driver: Option<String>,
-    /// That is who did.
+    /// That is who did, or one of several who grew alike.
     pub driver_right: bool,
 }
 
@@ -55,8 +56,32 @@ pub fn foreseen(file: &Path, played: &Played) -> Result<Foreseen, ReadError> {
     Ok(compare(&events, played))
 }
 
-/// Whose overhead grew most in truth, and from when on.
-fn grower(played: &Played) -> Option<(String, Role, u64)> {
+/// Whose overhead grew in truth.
+#[derive(Debug)]
+struct Growers<'a> {
+    /// Overhead of each, bytes.
+    bytes: BTreeMap<(&'a str, &'a Role), u64>,
+    /// The most among them.
+    most: u64,
+    /// When the one with the most began.
+    onset: u64,
+}
+
+impl Growers<'_> {
+    /// Whether the driver is who grew most. Who grew by hardly less is as good an answer: by the figures of one moment
+    /// they cannot be told apart.
+    fn right(&self, driver: &Driver) -> bool {
+        let hardly = (self.most / 50).max(MIB);
+        self.bytes.iter().any(|((process, role), bytes)| {
+            // Helpers are blamed as a whole.
+            let same = driver.process == *process && (*process != "qemu" || driver.role == **role);
+            same && bytes + hardly >= self.most
+        })
+    }
+}
+
+/// Who grew; `None` where nobody did.
+fn growers(played: &Played) -> Option<Growers<'_>> {
     let mut sums: BTreeMap<(&str, &Role), (u64, u64)> = BTreeMap::new();
     for entry in played.allocated.iter().filter(|entry| entry.key.region == "overhead") {
         let key = (entry.key.process.as_str(), &entry.key.role);
@@ -64,8 +89,12 @@ fn grower(played: &Played) -> Option<(String, Role, u64)> {
         *bytes += entry.bytes;
         *first = entry.first_t.min(*first);
     }
-    let ((process, role), (_, first)) = sums.into_iter().max_by_key(|(_, (bytes, _))| *bytes)?;
-    Some((process.to_owned(), role.clone(), first))
+    let (most, onset) = sums.values().copied().max_by_key(|(bytes, _)| *bytes)?;
+    Some(Growers {
+        bytes: sums.into_iter().map(|(key, (bytes, _))| (key, bytes)).collect(),
+        most,
+        onset,
+    })
 }
 
 fn compare(events: &[Event], played: &Played) -> Foreseen {
@@ -75,15 +104,12 @@ fn compare(events: &[Event], played: &Played) -> Foreseen {
         ..Foreseen::default()
     };
     let kill = events.iter().find(|event| matches!(event.body, Body::Oom(_)));
-    let (Some(kill), Some((process, role, onset))) = (kill.map(|event| event.t), grower(played)) else {
+    let (Some(kill), Some(growers)) = (kill.map(|event| event.t), growers(played)) else {
         return foreseen;
     };
-    foreseen.most_lead_s = Some(seconds(onset, kill));
+    foreseen.most_lead_s = Some(seconds(growers.onset, kill));
     foreseen.lead_s = alerts.first().map(|first| seconds(*first, kill));
-    foreseen.half = half(events, onset, kill, |driver| {
-        // Helpers are blamed as a whole.
-        driver.process == process && (process != "qemu" || driver.role == role)
-    });
+    foreseen.half = half(events, growers.onset, kill, |driver| growers.right(driver));
     foreseen
 }
 
@@ -153,7 +179,7 @@ mod tests {
 
     const SECOND: u64 = 1_000_000_000;
 
-    fn played() -> Played {
+    fn played(iothread: u64) -> Played {
         let entry = |process: &str, role: Role, bytes, first_t| Entry {
             key: Key {
                 process: process.to_owned(),
@@ -177,8 +203,9 @@ mod tests {
             guest_charged: true,
             real: false,
             allocated: vec![
-                entry("qemu", Role::BlockWorker, 80, 2 * SECOND),
-                entry("passt", Role::Helper("passt".to_owned()), 10, SECOND),
+                entry("qemu", Role::BlockWorker, 80 * MIB, 2 * SECOND),
+                entry("qemu", Role::IoThread("iothread1".to_owned()), iothread, 2 * SECOND),
+                entry("passt", Role::Helper("passt".to_owned()), 10 * MIB, SECOND),
             ],
         }
     }
@@ -234,11 +261,24 @@ mod tests {
 
     #[test]
     fn the_forecast_that_stands_when_half_is_left_is_compared() {
-        let foreseen = compare(&events(), &played());
+        let foreseen = compare(&events(), &played(0));
         assert_eq!(foreseen.most_lead_s, Some(9.0), "from the largest grower's first byte");
         let half = foreseen.half.expect("half was left at 6 s");
         assert_eq!((half.real_s, half.expected_s), (5.0, Some(6.0)));
         assert!(half.driver_right, "{half:?}");
+    }
+
+    #[test]
+    fn of_two_that_grow_alike_either_is_right() {
+        let driver = Driver {
+            role: Role::IoThread("iothread1".to_owned()),
+            process: "qemu".to_owned(),
+        };
+        for (iothread, right) in [(79, true), (85, true), (81, true), (77, false)] {
+            let played = played(iothread * MIB);
+            let growers = growers(&played).expect("they grew");
+            assert_eq!(growers.right(&driver), right, "{iothread} MiB");
+        }
     }
 
     #[test]
@@ -247,7 +287,7 @@ mod tests {
         if let Body::Forecast(forecast) = &mut events[6].body {
             forecast.kill_at = None;
         }
-        let half = compare(&events, &played()).half.expect("half was left");
+        let half = compare(&events, &played(0)).half.expect("half was left");
         assert_eq!(half.expected_s, None);
         assert!(!half.driver_right);
     }
@@ -255,6 +295,6 @@ mod tests {
     #[test]
     fn without_a_kill_only_alerts_count() {
         let events = &events()[..9];
-        assert_eq!(compare(events, &played()), Foreseen::default());
+        assert_eq!(compare(events, &played(0)), Foreseen::default());
     }
 }

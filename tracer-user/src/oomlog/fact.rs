@@ -172,8 +172,11 @@ fn statistics(text: &str) -> Option<Fact> {
     pairs(text).map(Fact::Stats)
 }
 
-/// `name value` lines; all of them, or none. Kernels before 5.2 wrote `name:valueKB` in one line.
+/// `name value` lines; all of them, or none. Kernels before 5.2 wrote `name:valueKB` in one line. Where a record of
+/// /dev/kmsg was kept as it is, line breaks within it are escaped.
 fn pairs(text: &str) -> Option<Vec<(String, u64)>> {
+    let text = text.replace("\\x0a", "\n");
+    let text = text.as_str();
     let name_ok = |name: &str| {
         (1..=64).contains(&name.len())
             && name.starts_with(|c: char| c.is_ascii_lowercase())

@@ -44,6 +44,19 @@ pub(super) fn moment(rfc3339: &str) -> String {
     }
 }
 
+/// `22:41:07` where it is the same day (UTC) as `day`, else as [`moment`].
+pub(super) fn moment_of(day: &str, rfc3339: &str) -> String {
+    let (Ok(day), Ok(time)) = (day.parse::<Timestamp>(), rfc3339.parse::<Timestamp>()) else {
+        return moment(rfc3339);
+    };
+    let date = |time: Timestamp| time.strftime("%F").to_string();
+    if date(day) == date(time) {
+        time.strftime("%H:%M:%S").to_string()
+    } else {
+        moment(rfc3339)
+    }
+}
+
 /// Whose allocation failed, by role where it is known.
 pub(super) fn invoker(oom: &OomReport) -> String {
     let invoker = &oom.invoker;

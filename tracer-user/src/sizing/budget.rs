@@ -61,6 +61,7 @@ pub fn budget(kubevirt: KubeVirt, vm: &Vm, ratio: Ratio) -> Result<Budget, Error
             other_containers
                 .iter()
                 .try_fold(limit, |total, (_, bytes)| total.checked_add(*bytes))
+                .filter(fits)
                 .ok_or(Error::Overflow("the pod's limit"))?,
         ),
         None => None,
@@ -79,6 +80,11 @@ pub fn budget(kubevirt: KubeVirt, vm: &Vm, ratio: Ratio) -> Result<Budget, Error
             }
         }),
     })
+}
+
+/// Kubernetes counts bytes in an int64.
+fn fits(bytes: &u64) -> bool {
+    i64::try_from(*bytes).is_ok()
 }
 
 /// kubevirt: renderresources.go WithMemoryOverhead, WithHugePages, WithCPUPinning (1.1)
@@ -100,6 +106,7 @@ fn container_limit(vm: &Vm, guest: u64, overhead: u64) -> Result<Option<u64>, Er
         (true, None) => 0,
     };
     base.checked_add(overhead)
+        .filter(fits)
         .map(Some)
         .ok_or(Error::Overflow("the container's limit"))
 }

@@ -26,7 +26,7 @@ const CONSTANT: [&[&str]; 6] = [
     &["vcpu-overhead", "--rate", "4MiB/s"],
     &["memhold", "--rate", "4MiB/s", "--limit", "420MiB"],
     &["worker-storm", "--rate", "3MiB/s", "--limit", "370MiB"],
-    &["backup-io", "--rate", "1MiB/s", "--limit", "290MiB"],
+    &["backup-io", "--rate", "512KiB/s", "--limit", "298MiB"],
     &["kernel-memory", "--rate", "2MiB/s", "--limit", "316MiB"],
 ];
 /// The scenarios as they are: some grow within a few samples, some by changing rates, some are not killed.

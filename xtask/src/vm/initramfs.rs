@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{self, BufWriter, Write as _};
+use std::io::{self, BufReader, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use cpio::newc::{Builder, ModeFileType, trailer};
+use cpio::newc::{Builder, ModeFileType, Reader, trailer};
 
 /// An archive in the making.
 pub struct Initramfs {
@@ -113,12 +113,25 @@ impl Initramfs {
     }
 }
 
+/// What is in an archive, in its order: names and contents.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn entries(path: &Path, mut each: impl FnMut(&str, &mut dyn io::Read) -> Result<()>) -> Result<()> {
+    let mut archive = BufReader::new(File::open(path).with_context(|| format!("cannot read {}", path.display()))?);
+    loop {
+        let mut reader = Reader::new(archive)?;
+        if reader.entry().is_trailer() {
+            return Ok(());
+        }
+        let name = reader.entry().name().to_owned();
+        each(&name, &mut reader)?;
+        archive = reader.finish()?;
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::io::Read as _;
-
-    use cpio::newc::Reader;
-
     use super::*;
 
     #[test]
@@ -132,18 +145,13 @@ mod tests {
         initramfs.finish().unwrap();
 
         let mut names = Vec::new();
-        let mut archive = File::open(path).unwrap();
-        loop {
-            let mut reader = Reader::new(archive).unwrap();
-            if reader.entry().is_trailer() {
-                break;
-            }
-            let name = reader.entry().name().to_owned();
-            let mut content = String::new();
-            reader.read_to_string(&mut content).unwrap();
-            names.push((name, content));
-            archive = reader.finish().unwrap();
-        }
+        entries(&path, |name, content| {
+            let mut text = String::new();
+            content.read_to_string(&mut text)?;
+            names.push((name.to_owned(), text));
+            Ok(())
+        })
+        .unwrap();
         let expected = [
             ("dev", ""),
             ("dev/console", ""),

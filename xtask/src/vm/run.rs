@@ -1,5 +1,6 @@
 //! Watching a VM from power-on to its verdict.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -8,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
+use super::initramfs;
 use super::machine::Machine;
 use super::protocol::{Decoder, Message, Status, Stream};
 use super::results;
@@ -48,6 +50,22 @@ impl VmRun {
     /// When the log is gone.
     pub fn console(&self) -> Result<String> {
         read_lossily(&self.folder.join("console.log"))
+    }
+
+    /// The files that were there when the kernel started init.
+    ///
+    /// # Errors
+    /// When the archive that the VM was booted with is gone.
+    pub fn root(&self) -> Result<BTreeSet<String>> {
+        let mut files = BTreeSet::new();
+        initramfs::entries(&self.folder.join("initramfs.cpio"), |name, content| {
+            // Folders are empty.
+            if io::copy(content, &mut io::sink())? > 0 {
+                files.insert(name.to_owned());
+            }
+            Ok(())
+        })?;
+        Ok(files)
     }
 
     /// The host's copy of what a command left as `/results/NAME`. `kernel.log` is always there.

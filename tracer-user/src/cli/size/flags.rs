@@ -7,6 +7,31 @@ use crate::sizing::vm::Vm;
 /// The most vCPUs that KubeVirt's topology can say.
 const MAX_VCPUS: u64 = u32::MAX as u64;
 
+/// What a manifest tells, so that a flag beside it would be a contradiction.
+pub(super) const TOLD_BY_A_MANIFEST: [&str; 21] = [
+    "memory",
+    "guest",
+    "request",
+    "limit",
+    "cpus",
+    "dedicated_cpu",
+    "guaranteed",
+    "no_graphics",
+    "arm64",
+    "host_devices",
+    "sriov",
+    "downward_metrics",
+    "exec_probes",
+    "tpm",
+    "sev",
+    "sev_snp",
+    "passt",
+    "added_overhead",
+    "hugepages",
+    "no_console_log",
+    "container_disks",
+];
+
 /// The VM, where no manifest gives it.
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
 #[derive(Debug, clap::Args)]
@@ -84,6 +109,15 @@ pub(super) struct VmFlags {
 }
 
 impl VmFlags {
+    /// Adds to a manifest's VM what depends on the cluster rather than on the VM.
+    pub(super) fn add_to(&self, vm: &mut Vm) -> Result<(), Error> {
+        if let Some(text) = &self.binding_memory {
+            vm.binding_memory = size("--binding-memory", text)?;
+        }
+        vm.auto_limit = self.auto_limit;
+        Ok(())
+    }
+
     /// The VM. Under Harvester `--memory` is the limit alone, from which Harvester makes the rest.
     pub(super) fn read(&self, harvester: bool) -> Result<Vm, Error> {
         let optional = |flag, text: &Option<String>| text.as_deref().map(|text| size(flag, text)).transpose();

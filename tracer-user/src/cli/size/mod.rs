@@ -22,6 +22,8 @@ use flags::{VmFlags, limit};
 const SCHEMA: &str = "headroom.size/1";
 
 /// Show the memory that KubeVirt and Harvester would budget for a VM, term by term
+///
+/// Without a version the newest released KubeVirt is meant.
 #[derive(Debug, clap::Args)]
 #[command(
     args_conflicts_with_subcommands = true,
@@ -37,8 +39,9 @@ pub struct Args {
     release: ReleaseFlags,
     #[command(flatten)]
     vm: VmFlags,
-    /// A VM or VMI manifest, YAML or JSON, of one or several documents; - for standard input
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["memory", "guest", "request", "limit"])]
+    /// A VM or VMI manifest, YAML or JSON, of one or several documents; - for standard input. Only --binding-memory and
+    /// --auto-limit, which no manifest tells, go with it
+    #[arg(long, value_name = "FILE", conflicts_with_all = flags::TOLD_BY_A_MANIFEST)]
     manifest: Option<std::path::PathBuf>,
     /// KubeVirt's additionalGuestMemoryOverheadRatio, or Harvester's additional-guest-memory-overhead-ratio ('' for its
     /// default, 0 for none)
@@ -58,7 +61,7 @@ pub struct Args {
 /// Which release's rules apply.
 #[derive(Debug, clap::Args)]
 pub(super) struct ReleaseFlags {
-    /// The KubeVirt version, as in 1.5, 1.4.0 or main [default: the newest released]
+    /// The KubeVirt version, as in 1.5, 1.4.0 or main
     #[arg(long, value_name = "VERSION", conflicts_with = "harvester")]
     kubevirt: Option<String>,
     /// The Harvester version, as in 1.4: its KubeVirt, and its own rules
@@ -87,9 +90,13 @@ impl ReleaseFlags {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Print Harvester's configuration matrix for a VM, as documented and exact
+    ///
+    /// Without a version the newest released KubeVirt is meant.
     #[command(after_help = "Example:\n  headroom size table --memory 2Gi --cpus 1 --harvester 1.4")]
     Table(TableArgs),
     /// Find the VM shapes and versions that explain a limit
+    ///
+    /// Without a version all of them are tried.
     #[command(after_help = "Example, with the limit from a kernel log:\n  headroom size fit 17024340kB --cpus 2")]
     Fit(FitArgs),
 }
@@ -157,7 +164,13 @@ pub(super) fn usage(error: impl std::fmt::Display) -> ExitError {
 fn run_size(args: &Args) -> anyhow::Result<()> {
     let release = args.release.read().map_err(usage)?;
     let found = match &args.manifest {
-        Some(path) => manifest::read(&load(path)?).map_err(usage)?,
+        Some(path) => {
+            let mut found = manifest::read(&load(path)?).map_err(usage)?;
+            for found in &mut found {
+                args.vm.add_to(&mut found.vm).map_err(usage)?;
+            }
+            found
+        }
         None => vec![Found {
             name: String::new(),
             is_instance: false,
@@ -248,7 +261,10 @@ fn run_fit(args: &FitArgs) -> anyhow::Result<()> {
 
 /// The manifest's text, of bounded size.
 pub(super) fn load(path: &std::path::Path) -> anyhow::Result<String> {
-    let name = path.display().to_string().escape_debug().to_string();
+    let name = match path.to_str() {
+        Some("-") => "on standard input".to_owned(),
+        _ => path.display().to_string().escape_debug().to_string(),
+    };
     let bound = u64::try_from(manifest::MAX_BYTES)? + 1;
     let mut bytes = Vec::new();
     if path == std::path::Path::new("-") {

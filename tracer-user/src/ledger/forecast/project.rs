@@ -9,8 +9,11 @@ const HALVINGS: usize = 40;
 /// Rates change. After as long a time again as it was seen, a rate is off by this factor (its natural logarithm; one
 /// standard deviation), however steady it was. Calibrated on simulated ledgers with other seeds than those of the tests.
 const DRIFT: f64 = 0.12;
-/// The same, as a part of what the rate was off from the one before it. Calibrated in the same way.
-const CHANGED: f64 = 0.4;
+/// The same, as a part of how far off rates were before. Calibrated in the same way.
+const CHANGED: f64 = 0.6;
+/// What wanders gets twice as often as far as where it stays (the reflection principle of a Wiener process), and the limit
+/// needs to be met only once: deviations for one in forty instead of one in twenty, 1.96 / 1.645.
+const AT_ONCE: f64 = 1.19;
 
 /// What is left, and what grows into it. Bytes and seconds.
 #[derive(Clone, Copy, Debug)]
@@ -83,7 +86,8 @@ fn quantile_of_growth(trend: &Trend, seconds: f64, z: f64) -> f64 {
         return 0.0;
     }
     let drift = DRIFT.hypot(CHANGED * trend.changed) * (seconds / trend.span).sqrt().min(2.0);
-    let deviation = (trend.wander * seconds + (trend.rate_sd * seconds).powi(2)).sqrt();
+    let at_once = if z > 0.0 { AT_ONCE } else { 1.0 };
+    let deviation = (at_once.powi(2) * trend.wander * seconds + (trend.rate_sd * seconds).powi(2)).sqrt();
     trend.rate * (z * drift).exp() * seconds + z * deviation
 }
 

@@ -35,8 +35,8 @@ pub struct Trend {
     pub span: f64,
     /// Degrees of freedom of the deviations.
     pub freedom: usize,
-    /// By which factor the rate differed in the stretch before, if that grew, too: its natural logarithm, unsigned.
-    /// Rates that changed will change again.
+    /// By which factor rates were off from this one as long as it has been growing, on average over that time: its natural
+    /// logarithm, unsigned. Rates that changed will change again.
     pub changed: f64,
 }
 
@@ -55,16 +55,25 @@ pub fn trend(points: &[(f64, f64)], noise: f64, least_span: f64, quantile: impl 
         return None;
     }
     let (mut chosen, count) = widest(points, count, noise, &quantile)?;
-    let before = &points[..=points.len() - count];
-    if let Some((before, _)) = widest(before, LEAST_POINTS, noise, &quantile)
-        && before.rate > quantile(before.freedom) * before.rate_sd
-        && chosen.rate > 0.0
-        && before.rate > BARELY * chosen.rate
-        && before.rate * BARELY < chosen.rate
-    {
-        chosen.changed = (before.rate / chosen.rate).ln().abs();
-    }
+    chosen.changed = changes(&chosen, &points[..=points.len() - count], noise, &quantile);
     Some(chosen)
+}
+
+/// How far the rates of the stretches before differ from a trend's, back to where it was not growing yet: the root of the
+/// mean square of the logarithm of their ratio, by time, the trend's own stretch included.
+fn changes(trend: &Trend, mut before: &[(f64, f64)], noise: f64, quantile: impl Fn(usize) -> f64) -> f64 {
+    let (mut seconds, mut squares) = (trend.span, 0.0);
+    while let Some((older, count)) = widest(before, LEAST_POINTS, noise, &quantile)
+        && older.rate > quantile(older.freedom) * older.rate_sd
+        && trend.rate > 0.0
+        && older.rate > BARELY * trend.rate
+        && older.rate * BARELY < trend.rate
+    {
+        seconds += older.span;
+        squares += older.span * (older.rate / trend.rate).ln().powi(2);
+        before = &before[..=before.len() - count];
+    }
+    if seconds > 0.0 { (squares / seconds).sqrt() } else { 0.0 }
 }
 
 /// The longest stretch of at least `count` points that one slope describes, and how many points it has.

@@ -33,6 +33,13 @@ pub(super) fn budgeted(report: &Report, guest: &GuestRam, memory: &Memory) -> Op
     spec::budgeted(&known, guest.size?, limit, shape, &taken).filter(|budgeted| budgeted.shape.basis == Basis::Matched)
 }
 
+/// The release whose limit it is; the newest where none has that limit.
+pub(super) fn release(budgeted: Option<&Budgeted>) -> KubeVirt {
+    budgeted
+        .and_then(|budgeted| KubeVirt::named(&budgeted.shape.kubevirt).ok())
+        .unwrap_or(KubeVirt::NEWEST)
+}
+
 /// QEMU's threads are not told apart in a log.
 fn taken(report: &Report, guest: &GuestRam, memory: &Memory) -> Option<Taken> {
     let page_size = report.page_size();

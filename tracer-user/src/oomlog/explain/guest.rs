@@ -76,7 +76,7 @@ pub(super) fn guest_ram(report: &Report, hit: Option<&LimitHit>, given: Option<u
     let Some(qemu) = qemu(report) else {
         return unknown("the log lists no QEMU process");
     };
-    let Some(limit) = hit.and_then(|hit| hit.limit) else {
+    let Some(limit) = report.memory.and_then(|memory| memory.limit) else {
         return unknown("the log shows no limit");
     };
     let kind = hit.and_then(|hit| hit.level.as_ref()).map(|level| level.kind);
@@ -118,7 +118,8 @@ fn exact(fit: &Fit, resident: u64) -> GuestRam {
         size: Some(fit.memory),
         sure: Sure::Likely,
         why: format!(
-            "the limit is what KubeVirt since {} gives a VM of {} with {} vCPU{plural}, and QEMU holds {}",
+            "the limit is exactly what KubeVirt {}, the first with that arithmetic, gives a VM of {} with {} vCPU{plural}, \
+             and QEMU holds {}",
             fit.kubevirt,
             Bytes(fit.memory),
             fit.vcpus,

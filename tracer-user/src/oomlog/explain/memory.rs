@@ -30,6 +30,8 @@ pub struct Memory {
     pub shmem: Option<u64>,
     /// Anonymous memory by memory.stat.
     pub anon: Option<u64>,
+    /// Swapped out.
+    pub swap: Option<u64>,
 }
 
 /// What the limit leaves beyond guest RAM, against what was used of it. Bytes.
@@ -106,7 +108,6 @@ pub(super) fn memory(report: &Report) -> Memory {
         .map(|kernel| processes.saturating_add(kernel))
         .filter(|_| !report.tasks.is_empty());
     let usage = report.memory.map(|memory| memory.usage);
-    let stat = |name: &str| report.stats.get(name).copied();
     Memory {
         processes,
         kernel,
@@ -116,10 +117,27 @@ pub(super) fn memory(report: &Report) -> Memory {
             .zip(known)
             .and_then(|(usage, known)| known.checked_sub(usage))
             .filter(|twice| *twice > 0),
-        page_cache: stat("file"),
-        shmem: stat("shmem"),
-        anon: stat("anon"),
+        page_cache: stat(report, "file", "cache"),
+        shmem: stat(report, "shmem", "shmem"),
+        anon: stat(report, "anon", "rss"),
+        swap: swap(report),
     }
+}
+
+/// A figure of memory.stat, under its name with cgroup v2 or v1. With v1 kernels before 6.5 print v2's names, later ones
+/// their own, and those of the memcg alone before those with everything below it.
+/// kernel: mm/memcontrol.c memory_stat_format, mm/memcontrol-v1.c memcg1_stat_format
+fn stat(report: &Report, v2: &str, v1: &str) -> Option<u64> {
+    let found = |name: &str| report.stats.get(name).copied();
+    found(&format!("total_{v1}"))
+        .or_else(|| found(v2))
+        .or_else(|| found(v1))
+}
+
+/// cgroup v2 has a counter; v1 counts it together with memory.
+fn swap(report: &Report) -> Option<u64> {
+    let apart = report.swap.map(|swap| swap.usage);
+    apart.or_else(|| Some(report.memory_swap?.usage.saturating_sub(report.memory?.usage)))
 }
 
 pub(super) fn overhead(report: &Report, guest: &GuestRam) -> Option<Overhead> {
@@ -132,10 +150,10 @@ pub(super) fn overhead(report: &Report, guest: &GuestRam) -> Option<Overhead> {
     })
 }
 
-/// What KubeVirt budgets for a process. kubevirt: pkg/virt-controller/services/template.go, by release in
-/// [`crate::sizing::version::CONSTANTS`]; the newest release's. It budgets nothing for what it did not start itself.
-fn budget(comm: &str, guest: Option<u64>, in_pod: bool) -> Option<u64> {
-    let constants = KubeVirt::NEWEST.constants();
+/// What a release of KubeVirt budgets for a process. kubevirt: pkg/virt-controller/services/template.go, by release in
+/// [`crate::sizing::version::CONSTANTS`]. It budgets nothing for what it did not start itself.
+fn budget(comm: &str, guest: Option<u64>, release: KubeVirt, in_pod: bool) -> Option<u64> {
+    let constants = release.constants();
     if role::is_qemu(comm) {
         return guest?.checked_add(constants.qemu * MIB);
     }
@@ -154,7 +172,7 @@ fn budget(comm: &str, guest: Option<u64>, in_pod: bool) -> Option<u64> {
     Some(mib * MIB)
 }
 
-pub(super) fn tasks(report: &Report, guest: &GuestRam, in_pod: bool) -> Vec<TaskUse> {
+pub(super) fn tasks(report: &Report, guest: &GuestRam, release: KubeVirt, in_pod: bool) -> Vec<TaskUse> {
     let page_size = report.page_size();
     let mut tasks: Vec<TaskUse> = report
         .tasks
@@ -167,7 +185,7 @@ pub(super) fn tasks(report: &Report, guest: &GuestRam, in_pod: bool) -> Vec<Task
             swap: task.swapents.saturating_mul(page_size),
             page_tables: task.pgtables,
             oom_score_adj: task.oom_score_adj,
-            budget: budget(&task.comm, guest.size, in_pod),
+            budget: budget(&task.comm, guest.size, release, in_pod),
         })
         .collect();
     tasks.sort_by_key(|task| (Reverse(task.rss), task.pid));

@@ -54,6 +54,8 @@ pub struct Explanation {
     pub overhead: Option<Overhead>,
     /// KubeVirt's budget against what was taken, where the limit is exactly that of a usual VM.
     pub budgeted: Option<Budgeted>,
+    /// The KubeVirt release that `tasks` are held against: the one whose limit it is, else the newest.
+    pub kubevirt: String,
     /// The processes, largest first.
     pub tasks: Vec<TaskUse>,
     /// How the lines of the report were taken.
@@ -67,12 +69,35 @@ pub struct Explanation {
 pub struct LimitHit {
     /// Whose.
     pub level: Option<Level>,
+    /// What it limits.
+    pub of: Limited,
     /// Usage.
     pub usage: u64,
     /// The limit; absent where there is none.
     pub limit: Option<u64>,
     /// Times that a charge ran into it.
     pub failcnt: u64,
+}
+
+/// What a limit is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Limited {
+    /// Memory.
+    Memory,
+    /// Memory and swap together (cgroup v1).
+    MemoryAndSwap,
+}
+
+impl Limited {
+    /// For people, behind whose limit it is.
+    #[must_use]
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::Memory => "",
+            Self::MemoryAndSwap => " on memory and swap together",
+        }
+    }
 }
 
 /// The thread whose allocation failed.
@@ -98,6 +123,8 @@ pub fn explain(report: &Report, guest: Option<u64>) -> Explanation {
     let limit = limit_hit(report);
     let guest_ram = guest::guest_ram(report, limit.as_ref(), guest);
     let memory = memory::memory(report);
+    let budgeted = budget::budgeted(report, &guest_ram, &memory);
+    let kubevirt = budget::release(budgeted.as_ref());
     let in_pod = limit.as_ref().is_some_and(LimitHit::is_of_one_pod);
     let mut explanation = Explanation {
         verdict: Vec::new(),
@@ -110,8 +137,9 @@ pub fn explain(report: &Report, guest: Option<u64>) -> Explanation {
         killed: killed(report),
         group: report.group.is_some(),
         overhead: memory::overhead(report, &guest_ram),
-        budgeted: budget::budgeted(report, &guest_ram, &memory),
-        tasks: memory::tasks(report, &guest_ram, in_pod),
+        budgeted,
+        kubevirt: kubevirt.0.to_string(),
+        tasks: memory::tasks(report, &guest_ram, kubevirt, in_pod),
         lines: report.lines,
         unparsed: report.unparsed.clone(),
         limit,
@@ -134,13 +162,24 @@ fn invoker(invoker: &super::Invoker) -> Invoker {
 }
 
 fn limit_hit(report: &Report) -> Option<LimitHit> {
-    let Counter { usage, limit, failcnt } = report.memory?;
+    let memory = report.memory?;
+    // The counter that is nearer to its limit is the one that a charge ran into.
+    let left = |counter: Counter| counter.limit.map(|limit| limit.saturating_sub(counter.usage));
+    let nearer = |both: &Counter| left(*both).is_some_and(|both| left(memory).is_none_or(|alone| both < alone));
+    let both = report.memory_swap.filter(nearer);
+    let of = if both.is_some() {
+        Limited::MemoryAndSwap
+    } else {
+        Limited::Memory
+    };
+    let Counter { usage, limit, failcnt } = both.unwrap_or(memory);
     let selected = report
         .selection
         .as_ref()
         .and_then(|selection| selection.oom_memcg.as_deref());
     Some(LimitHit {
         level: selected.or(report.stats_path.as_deref()).map(Level::of),
+        of,
         usage,
         limit,
         failcnt,

@@ -3,6 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::oomlog::parse;
 use crate::recording::event::{Body, Event, Header, Oom, OomTask, Pod};
+use crate::sizing::version::KubeVirt;
 
 const GIB: u64 = 1 << 30;
 
@@ -91,6 +92,138 @@ fn no_size_of_guest_ram_is_guessed_that_qemu_outgrew() {
     assert_eq!(with_qemu(&mut report, 442).sure, Sure::Unknown);
     let guest = with_qemu(&mut report, 270);
     assert_eq!((guest.size, guest.sure), (Some(256 << 20), Sure::Possible));
+}
+
+#[test]
+fn processes_are_held_against_the_release_whose_limit_it_is() {
+    let explained = explain(&fixture("harvester-2-vcpu.log")[0], None);
+    let budgeted = explained.budgeted.as_ref().expect("a VM has that limit");
+    assert_eq!(explained.kubevirt, "0.54.0");
+    for task in &explained.tasks {
+        let line = budgeted
+            .breakdown
+            .lines
+            .iter()
+            .find(|line| format!("helper {}", line.name) == task.role_name());
+        if let Some(line) = line.filter(|line| line.budgeted > 0) {
+            assert_eq!(task.budget, Some(line.budgeted), "{}", task.comm);
+        }
+    }
+    let mut other = fixture("harvester-2-vcpu.log").remove(0);
+    other.memory = Some(Counter {
+        usage: 64 * GIB + 12345,
+        limit: Some(64 * GIB + 12345),
+        failcnt: 1,
+    });
+    assert_eq!(explain(&other, None).kubevirt, KubeVirt::NEWEST.0.to_string());
+}
+
+#[test]
+fn the_limit_on_memory_and_swap_together_is_told_from_that_on_memory() {
+    let mut report = fixture("v1-6.1-vcpu.kmsg").remove(0);
+    let memory = report.memory.expect("the counter");
+    let counter = |usage, limit| Counter {
+        usage,
+        limit: Some(limit),
+        failcnt: 9,
+    };
+    report.memory = Some(counter(memory.usage - (8 << 20), memory.usage));
+    report.memory_swap = Some(counter(memory.usage, memory.usage));
+    let explained = explain(&report, None);
+    let hit = explained.limit.as_ref().expect("a limit");
+    assert_eq!(
+        (hit.of, hit.limit, hit.failcnt),
+        (Limited::MemoryAndSwap, Some(memory.usage), 9)
+    );
+    assert_eq!(explained.memory.swap, Some(8 << 20));
+    assert!(
+        explained.verdict[0].contains("on memory and swap together"),
+        "{:?}",
+        explained.verdict
+    );
+    assert!(text(&[report]).contains("8.0 MiB swapped out"));
+
+    let alone = explain(&fixture("v1-6.1-vcpu.kmsg")[0], None);
+    assert_eq!(alone.limit.map(|hit| hit.of), Some(Limited::Memory));
+}
+
+/// kernel: mm/memcontrol-v1.c memcg1_stat_format (6.5 and later)
+#[test]
+fn statistics_under_the_names_of_cgroup_v1_are_read() {
+    let mut report = fixture("v1-6.1-vcpu.kmsg").remove(0);
+    let (anon, file) = (report.stats["anon"], report.stats["file"]);
+    report.stats.clear();
+    for (name, bytes) in [
+        ("cache", 0),
+        ("rss", 0),
+        ("shmem", 0),
+        ("total_cache", file),
+        ("total_rss", anon),
+    ] {
+        report.stats.insert(name.to_owned(), bytes);
+    }
+    let memory = explain(&report, None).memory;
+    assert_eq!((memory.anon, memory.page_cache), (Some(anon), Some(file)));
+}
+
+/// A report on what the machine, or some nodes of it, ran out of, as kernels since 5.10 print it.
+fn without_a_limit(constraint: &str) -> Report {
+    let log = format!(
+        "CPU 2/KVM invoked oom-killer: gfp_mask=0x140cca(GFP_HIGHUSER_MOVABLE|__GFP_COMP), order=0, oom_score_adj=979\n\
+         CPU: 3 PID: 4711 Comm: CPU 2/KVM Not tainted 5.14.21-150500.55.44-default #1 SLE15-SP5\n\
+         Mem-Info:\nactive_anon:1 inactive_anon:2 isolated_anon:0\n 2097052 pages RAM\n 52052 pages reserved\n\
+         Total swap = 400000kB\n\
+         Tasks state (memory values in pages):\n\
+         [  pid  ]   uid  tgid total_vm      rss pgtables_bytes swapents oom_score_adj name\n\
+         [   1700]     0  1700   500000   600000   409600        0          -999 kubelet\n\
+         [   4700]   107  4700  1500000  1000000  8388608        0           979 qemu-system-x86\n\
+         [   4900]   107  4900  1500000   990000  8388608        0           999 qemu-system-x86\n\
+         oom-kill:constraint={constraint},nodemask=(null),cpuset=cri-containerd-1.scope,mems_allowed=0,global_oom,\
+         task_memcg=/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod968a06fb_9ab9_4819_8caf_0392ddff3d9b.slice,\
+         task=qemu-system-x86,pid=4900,uid=107\n\
+         Out of memory: Killed process 4900 (qemu-system-x86) total-vm:6000000kB, anon-rss:3960000kB, file-rss:0kB, \
+         shmem-rss:0kB, UID:107 pgtables:8192kB oom_score_adj:999\n"
+    );
+    let mut reports = parse(log.as_bytes()).reports;
+    assert_eq!(reports.len(), 1);
+    assert_eq!(reports[0].unparsed, Vec::<String>::new());
+    reports.remove(0)
+}
+
+#[test]
+fn what_the_node_or_some_of_its_memory_ran_out_of_is_told() {
+    for (constraint, words) in [
+        (
+            "CONSTRAINT_NONE",
+            "The node ran out of memory when vcpu 2 asked for more",
+        ),
+        (
+            "CONSTRAINT_CPUSET",
+            "The NUMA nodes that the cpuset allows ran out of memory",
+        ),
+        (
+            "CONSTRAINT_MEMORY_POLICY",
+            "The NUMA nodes that the memory policy allows ran out of memory",
+        ),
+    ] {
+        let report = without_a_limit(constraint);
+        let explained = explain(&report, None);
+        assert!(explained.verdict[0].starts_with(words), "{:?}", explained.verdict);
+        assert!(explained.verdict[0].contains("killed qemu-system-x86 (pid 4900), which is not the largest process"));
+        assert!(explained.limit.is_none() && explained.overhead.is_none());
+        assert_eq!(explained.guest_ram.sure, Sure::Unknown);
+        let victim = explained.victim.expect("a victim");
+        // Of all memory: 2045000 pages of RAM and 100000 of swap. Of some nodes it is not known.
+        let score = (constraint == "CONSTRAINT_NONE").then_some(990_000 + 2048 + 999 * 2145);
+        assert_eq!((victim.score, victim.rank), (score, score.map(|_| 1)), "{constraint}");
+        let said = text(&[report]);
+        let reason = if score.is_some() {
+            "its oom_score_adj decided"
+        } else {
+            "why is not in the log"
+        };
+        assert!(said.contains(reason), "{said}");
+    }
 }
 
 #[test]

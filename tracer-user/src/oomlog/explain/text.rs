@@ -24,11 +24,18 @@ pub fn render(explanation: &Explanation, out: &mut impl Write) -> io::Result<()>
     }
     if !explanation.tasks.is_empty() {
         writeln!(out, "\n{}", table(&explanation.tasks))?;
+        let release = KubeVirt::named(&explanation.kubevirt).unwrap_or(KubeVirt::NEWEST);
+        let newest = if explanation.budgeted.is_none() {
+            ", the newest,"
+        } else {
+            ""
+        };
         writeln!(
             out,
-            "BUDGET: what KubeVirt {} sets aside for the process; for QEMU guest RAM and {}, to which come its vCPUs and devices.",
-            KubeVirt::NEWEST.0,
-            Bytes(KubeVirt::NEWEST.constants().qemu * MIB)
+            "BUDGET: what KubeVirt {}{newest} sets aside for the process; for QEMU guest RAM and {}, to which come its vCPUs and \
+             devices.",
+            explanation.kubevirt,
+            Bytes(release.constants().qemu * MIB)
         )?;
     }
     if let Some(budgeted) = &explanation.budgeted {
@@ -78,8 +85,9 @@ fn limit(hit: &LimitHit, facts: &mut Vec<Fact>) {
     facts.push((
         "limit",
         format!(
-            "{limit} of {}, usage {} kB, failcnt {}",
+            "{limit} of {}{}, usage {} kB, failcnt {}",
             hit.whose(),
+            hit.of.describe(),
             hit.usage >> 10,
             hit.failcnt
         ),
@@ -202,6 +210,9 @@ fn memory(explanation: &Explanation, facts: &mut Vec<Fact>) {
             "charged as",
             format!("{} anonymous, {} page cache{shmem}", Bytes(anon), Bytes(cache)),
         ));
+    }
+    if let Some(swap) = memory.swap.filter(|swap| *swap > 0) {
+        facts.push(("swap", format!("{} swapped out", Bytes(swap))));
     }
     if let Some(rest) = memory.unexplained {
         let value = format!(

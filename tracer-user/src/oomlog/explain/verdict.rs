@@ -1,6 +1,6 @@
 //! What happened, in a sentence or two.
 
-use super::{Explanation, TaskUse, Victim};
+use super::{Explanation, Limited, TaskUse, Victim};
 use crate::units::{Bytes, SignedBytes};
 
 pub(super) fn verdict(explanation: &Explanation) -> Vec<String> {
@@ -12,6 +12,11 @@ pub(super) fn verdict(explanation: &Explanation) -> Vec<String> {
 fn what_happened(explanation: &Explanation) -> String {
     let what = match (&explanation.limit, explanation.constraint.as_deref()) {
         (Some(hit), _) => match hit.limit {
+            Some(limit) if hit.of == Limited::MemoryAndSwap => format!(
+                "{} reached its limit of {} on memory and swap together",
+                capital(hit.whose()),
+                Bytes(limit)
+            ),
             Some(limit) => format!("{} reached its memory limit of {}", capital(hit.whose()), Bytes(limit)),
             None => format!("{} ran out of memory without a limit of its own", capital(hit.whose())),
         },

@@ -64,13 +64,37 @@ fn score(task: &Task, page_size: u64, total_pages: Option<u64>) -> Option<i64> {
     Some(held.saturating_add(task.oom_score_adj.saturating_mul(total / 1000)))
 }
 
+/// What `oom_score_adj` is a thousandth of: the memcg's limit, or all memory and swap of the machine. Where a cpuset or a
+/// memory policy is short, it is that of some NUMA nodes, which the log does not tell.
+/// kernel: mm/oom_kill.c constrained_alloc; mm/show_mem.c __show_mem
+fn total_pages(report: &Report, page_size: u64) -> Option<u64> {
+    if let Some(memory) = report.memory {
+        return memory.limit.map(|limit| limit / page_size);
+    }
+    let constraint = report.selection.as_ref().map(|selection| selection.constraint.as_str());
+    if constraint.is_some_and(|constraint| constraint != "CONSTRAINT_NONE") {
+        return None;
+    }
+    let before = |words: &str| {
+        let found = report.mem_info.iter().find_map(|line| line.trim().strip_suffix(words));
+        found?.parse::<u64>().ok()
+    };
+    let swap = report.mem_info.iter().find_map(|line| {
+        line.trim()
+            .strip_prefix("Total swap = ")?
+            .strip_suffix("kB")?
+            .parse::<u64>()
+            .ok()
+    });
+    let swap = swap.unwrap_or(0).saturating_mul(1024) / page_size;
+    let ram = before(" pages RAM")?.saturating_sub(before(" pages reserved").unwrap_or(0));
+    Some(ram.saturating_add(swap))
+}
+
 pub(super) fn victim(report: &Report) -> Option<Victim> {
     let (pid, comm) = report.victim()?;
     let page_size = report.page_size();
-    let total = report
-        .memory
-        .and_then(|memory| memory.limit)
-        .map(|limit| limit / page_size);
+    let total = total_pages(report, page_size);
     let same_adj = report
         .tasks
         .windows(2)

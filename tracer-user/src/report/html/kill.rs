@@ -29,6 +29,7 @@ pub(super) struct KillView {
 pub(super) struct ExplainedView {
     pub verdict: Vec<String>,
     pub facts: Vec<(&'static str, String)>,
+    pub kubevirt: String,
     pub tasks: Vec<TaskRow>,
 }
 
@@ -93,6 +94,7 @@ impl ExplainedView {
                 .into_iter()
                 .map(|(what, value)| (what, name(value)))
                 .collect(),
+            kubevirt: name(&explanation.kubevirt),
             tasks: explanation.tasks.iter().map(TaskRow::new).collect(),
         }
     }

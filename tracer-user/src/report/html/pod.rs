@@ -8,7 +8,7 @@ use super::table::{self, FileRow, OtherThreads, RoleRow, ThreadRow};
 use super::{chart, words};
 use crate::report::foreseen::{threshold, value};
 use crate::report::verdict::{duration, verdict};
-use crate::report::words::moment;
+use crate::report::words::{moment, moment_of};
 use crate::report::{AlertReport, Forecast, PodReport};
 use crate::units::{Bytes, SignedBytes};
 
@@ -224,14 +224,14 @@ fn guest(pod: &PodReport) -> Tile {
 fn forecast((index, forecast): (usize, &Forecast)) -> ForecastRow {
     ForecastRow {
         at: moment(&forecast.at),
-        kill_at: moment(&forecast.kill_at),
+        kill_at: moment_of(&forecast.at, &forecast.kill_at),
         between: format!(
             "{} and {}",
-            moment(&forecast.low),
+            moment_of(&forecast.at, &forecast.low),
             forecast
                 .high
                 .as_ref()
-                .map_or_else(|| "later".to_owned(), |high| moment(high))
+                .map_or_else(|| "later".to_owned(), |high| moment_of(&forecast.at, high))
         ),
         driver: name(&forecast.driver),
         beyond: index >= FORECASTS,

@@ -11,6 +11,8 @@ use document::{Document, Scalar};
 
 /// The largest manifest that is read.
 pub const MAX_BYTES: usize = 4 << 20;
+/// How deep brackets may stand in each other. Manifests stay below 50; the parser's time grows with the square of it.
+const MAX_DEPTH: usize = 1000;
 const RESERVED: &str = "harvesterhci.io/reservedMemory";
 const HOTPLUG: &str = "harvesterhci.io/enableCPUAndMemoryHotplug";
 
@@ -40,6 +42,11 @@ pub fn read(text: &str) -> Result<Vec<Found>, Error> {
             MAX_BYTES >> 20
         )));
     }
+    if depth(text) > MAX_DEPTH {
+        return Err(Error::Rejected(
+            "the manifest is not valid: it is nested too deeply".to_owned(),
+        ));
+    }
     let mut found = Vec::new();
     for document in serde_norway::Deserializer::from_str(text) {
         let document = Option::<Document>::deserialize(document)
@@ -54,6 +61,20 @@ pub fn read(text: &str) -> Result<Vec<Found>, Error> {
         ));
     }
     Ok(found)
+}
+
+/// At least as deep as lists and maps in brackets stand in each other: those in texts count as well.
+fn depth(text: &str) -> usize {
+    let (mut depth, mut deepest) = (0_usize, 0);
+    for byte in text.bytes() {
+        match byte {
+            b'[' | b'{' => depth += 1,
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => continue,
+        }
+        deepest = deepest.max(depth);
+    }
+    deepest
 }
 
 fn one_line(text: &str) -> String {
