@@ -20,5 +20,6 @@ pub mod stage;
 pub mod trace;
 pub mod tree;
 pub mod truth;
+mod waiting;
 
 pub use run::{Options, Played, Run, Say, conclude, run};

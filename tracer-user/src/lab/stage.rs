@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::io::{self, BufRead, BufReader, Write};
 use std::ops::Range;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
@@ -21,6 +22,7 @@ use super::run::Say;
 use super::spawn;
 use super::tree::{Tree, TreeError};
 use super::truth::{Event, Truth};
+use super::waiting;
 use crate::units::Bytes;
 
 /// The slowest phase of a sensible scenario takes a small part of this, even on an emulated machine.
@@ -61,8 +63,13 @@ pub enum StageError {
         status: std::process::ExitStatus,
     },
     /// A phase took too long.
-    #[error("phase {0} was not over after {PHASE_DEADLINE:?}")]
-    Late(u32),
+    #[error("phase {phase} was not over after {PHASE_DEADLINE:?}: still to be heard of: {silent}")]
+    Late {
+        /// Which. In phase 0 everybody says hello.
+        phase: u32,
+        /// The processes that have not said all that they have to say, and what their threads are at.
+        silent: String,
+    },
     /// The memcg tree refused.
     #[error(transparent)]
     Tree(#[from] TreeError),
@@ -224,7 +231,8 @@ impl<'a> Stage<'a> {
         while heard.len() < expected {
             cleanup::check()?;
             if Instant::now() >= deadline {
-                return Err(StageError::Late(phase));
+                let silent = self.silent(phase, &heard);
+                return Err(StageError::Late { phase, silent });
             }
             if self.looked.elapsed() >= TICK {
                 self.looked = Instant::now();
@@ -241,6 +249,21 @@ impl<'a> Stage<'a> {
             }
         }
         self.ended()
+    }
+
+    /// Who has not said all that belongs to a phase, and why that may be.
+    fn silent(&self, phase: u32, heard: &BTreeSet<(usize, u32)>) -> String {
+        let actors = self.actors.iter().enumerate();
+        let silent = actors.filter_map(|(index, actor)| {
+            let expected = match phase {
+                0 => actor.member.threads(),
+                _ => actor.member.busy_threads(phase),
+            };
+            let said = heard.iter().filter(|(by, _)| *by == index).count();
+            let threads = || waiting::threads(Path::new("/proc"), actor.child.id());
+            (said < expected).then(|| format!("{} ({said} of {expected}; {})", actor.member.name, threads()))
+        });
+        silent.collect::<Vec<_>>().join(", ")
     }
 
     fn hear(&mut self, index: usize, event: Event) -> Result<(), StageError> {
