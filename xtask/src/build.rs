@@ -12,6 +12,9 @@ use crate::{paths, setup};
 /// Set by `cargo xtask test` once everything is built: the folder with the binaries.
 pub const BUILT: &str = "HEADROOM_BINARIES";
 
+/// The same for those that run in VMs.
+pub const BUILT_FOR_VMS: &str = "HEADROOM_VM_BINARIES";
+
 /// Where the built binaries are.
 #[derive(Clone, Debug)]
 pub struct Binaries {
@@ -43,18 +46,51 @@ impl Binaries {
 /// # Errors
 /// When setup or the build fails.
 pub fn binaries() -> Result<Binaries> {
-    static BINARIES: OnceLock<Result<Binaries, String>> = OnceLock::new();
-    if let Some(folder) = env::var_os(BUILT) {
-        return Ok(Binaries { folder: folder.into() });
-    }
-    let built = BINARIES.get_or_init(|| build().map_err(|error| format!("{error:#}")));
-    built.clone().map_err(|error| anyhow!(error))
+    static BINARIES: Once = Once::new();
+    once(BUILT, &BINARIES, || {
+        setup::ebpf()?;
+        run(cargo().args(["build", "--quiet", "--bins"])).context("headroom does not build")?;
+        Ok(paths::binaries())
+    })
 }
 
-fn build() -> Result<Binaries> {
-    setup::ebpf()?;
-    run(cargo().args(["build", "--quiet", "--bins"])).context("headroom does not build")?;
-    Ok(Binaries {
-        folder: paths::binaries(),
+/// The binaries for VMs, which are the same, but optimised: see the profile in Cargo.toml.
+///
+/// # Errors
+/// When setup or the build fails.
+pub fn vm_binaries() -> Result<Binaries> {
+    static BINARIES: Once = Once::new();
+    once(BUILT_FOR_VMS, &BINARIES, || {
+        setup::ebpf()?;
+        build_for_vms()?;
+        Ok(paths::emulated_binaries())
     })
+}
+
+/// Builds the binaries for VMs.
+///
+/// # Errors
+/// When they do not build.
+pub fn build_for_vms() -> Result<()> {
+    let packages = ["headroom", "headroom-tests", "xtask"].map(|name| ["--package", name]);
+    let programs = ["headroom", "workload", "vm-init"].map(|name| ["--bin", name]);
+    run(cargo()
+        .args(["build", "--quiet", "--profile", paths::EMULATED])
+        .args(packages.as_flattened())
+        .args(programs.as_flattened()))
+    .context("headroom does not build")
+}
+
+type Once = OnceLock<Result<Binaries, String>>;
+
+fn once(variable: &str, built: &Once, build: impl FnOnce() -> Result<PathBuf>) -> Result<Binaries> {
+    if let Some(folder) = env::var_os(variable) {
+        return Ok(Binaries { folder: folder.into() });
+    }
+    let built = built.get_or_init(|| {
+        build()
+            .map(|folder| Binaries { folder })
+            .map_err(|error| format!("{error:#}"))
+    });
+    built.clone().map_err(|error| anyhow!(error))
 }

@@ -27,6 +27,15 @@ pub fn binaries() -> PathBuf {
     target().join(TARGET).join("debug")
 }
 
+/// The cargo profile of binaries for VMs.
+pub const EMULATED: &str = "emulated";
+
+/// The folder with the binaries for VMs.
+#[must_use]
+pub fn emulated_binaries() -> PathBuf {
+    target().join(TARGET).join(EMULATED)
+}
+
 /// The cache for what takes long to get: `$HEADROOM_CACHE`, else `headroom` in `$XDG_CACHE_HOME` or `~/.cache`.
 ///
 /// # Errors

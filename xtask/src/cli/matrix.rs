@@ -5,7 +5,7 @@ use std::thread;
 
 use anyhow::{Result, anyhow, bail, ensure};
 use clap::Args;
-use xtask::build::{Binaries, binaries};
+use xtask::build::{Binaries, vm_binaries};
 use xtask::matrix::result::{CellResult, VM};
 use xtask::matrix::{cells, table};
 use xtask::vm::Vm;
@@ -63,7 +63,7 @@ impl Matrix {
         }
         let mut failed = 0;
         if !self.table {
-            let binaries = binaries()?;
+            let binaries = vm_binaries()?;
             let total = jobs.len();
             let queue = Mutex::new(jobs);
             let results = Mutex::new(());

@@ -46,8 +46,10 @@ impl Test {
         step("build");
         // With all targets the binaries share their dependencies' features, and so their builds, with the tests.
         run(cargo().args(["build", "--quiet", "--all-targets"]).args(WORKSPACE)).context("headroom does not build")?;
+        build::build_for_vms()?;
         let tests = |mut command: Command| {
             command.env(build::BUILT, paths::binaries());
+            command.env(build::BUILT_FOR_VMS, paths::emulated_binaries());
             command
         };
         step("tests");

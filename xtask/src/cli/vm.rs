@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
-use xtask::build::binaries;
+use xtask::build::vm_binaries;
 use xtask::vm::suite::{CYCLES, Cell, STAND_INS, WORKLOADS};
 use xtask::vm::{Cgroup, DEFAULT_KERNEL, Status, Vm as Machine, VmRun};
 
@@ -105,7 +105,7 @@ impl Vm {
         };
         let cell = Cell::new(&self.kernel, cgroup, &self.backend);
         if test == CYCLES || WORKLOADS.contains(&test.as_str()) {
-            return Ok(cell.workloads("test", &binaries()?, &[test]));
+            return Ok(cell.workloads("test", &vm_binaries()?, &[test]));
         }
         if STAND_INS.iter().any(|words| words[0] == test) {
             let words = if self.real {

@@ -226,7 +226,7 @@ impl Vm {
         if self.cgroup == Cgroup::V1 && !kernel.line.cgroup_v1 {
             anyhow::bail!("Debian's {} kernels have no v1 memory controller", self.kernel);
         }
-        let binaries = build::binaries()?;
+        let binaries = build::vm_binaries()?;
         let folder = paths::target().join("vm").join(&self.name);
         let _running = slot(&folder)?;
         empty(&folder)?;
