@@ -101,7 +101,7 @@ pub enum WriteError {
 /// Writes events as JSON lines in Zstandard frames.
 ///
 /// A frame is gathered in memory and written at once: after the header, when it is a second old (by the times of the
-/// events, or of [`tick`](Self::tick) when there are none), when it passes 1 MiB, at every OOM, and at the end. Only the
+/// events, or of [`tick`](Self::tick) when there are none), when it passes 1 MiB, at every mark and OOM, and at the end. Only the
 /// OOM and the end are also synced (fdatasync): the page cache outlives a killed tracer, and syncing every second
 /// would make the recorder wait for the very disk whose backup it watches.
 ///
@@ -205,7 +205,8 @@ impl<S: Sink> Writer<S> {
                 self.close_frame()?;
                 self.sync()
             }
-            Body::Header(_) => self.close_frame(),
+            // Whoever put the mark is told that it is in the recording.
+            Body::Header(_) | Body::Mark(_) => self.close_frame(),
             _ if self.lines.len() >= FRAME_BYTES => self.close_frame(),
             _ => Ok(()),
         }
@@ -303,7 +304,7 @@ fn compressor() -> io::Result<Compressor<'static>> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::event::{Header, Loss, Oom};
+    use super::super::event::{Header, Loss, Mark, Oom};
     use super::*;
 
     fn event(t: u64, body: Body) -> Event {
@@ -315,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_is_written_after_the_header_each_second_and_at_an_oom() {
+    fn a_frame_is_written_after_the_header_each_second_at_a_mark_and_at_an_oom() {
         let mut file = Vec::new();
         let mut writer = Writer::new(&mut file, "test").unwrap();
         writer.push(&event(5, Body::Header(Header::default()))).unwrap();
@@ -334,6 +335,10 @@ mod tests {
             .push(&event(30 + 2 * FRAME_NS, Body::Oom(Oom::default())))
             .unwrap();
         assert_eq!(unpacked(writer.sink).lines().count(), 5);
+        writer
+            .push(&event(31 + 2 * FRAME_NS, Body::Mark(Mark::default())))
+            .unwrap();
+        assert_eq!(unpacked(writer.sink).lines().count(), 6);
     }
 
     #[test]
