@@ -123,18 +123,22 @@ kernel_offsets! {
     stat_secondary_pagetable,
     /// `enum node_stat_item`: NR_KERNEL_STACK_KB.
     stat_kernel_stack,
+    /// `enum node_stat_item`: NR_SLAB_UNRECLAIMABLE_B, in bytes.
+    stat_slab_unreclaimable,
     /// `enum node_stat_item`: NR_HUGETLB.
     stat_hugetlb,
     /// `enum memcg_stat_item`: MEMCG_KMEM, all kernel memory in pages.
     stat_kmem,
     /// `enum memcg_stat_item`: MEMCG_SOCK.
     stat_sock,
-    /// `enum memcg_stat_item`: MEMCG_VMALLOC.
+    /// `enum memcg_stat_item`: MEMCG_VMALLOC (5.18 to 6.18).
     stat_vmalloc,
+    /// `enum node_stat_item`: NR_VMALLOC (7.2 and later), in place of the above.
+    stat_node_vmalloc,
     /// `enum memcg_stat_item`: MEMCG_PERCPU_B, in bytes.
     stat_percpu,
 }
-assert_layout!(KernelOffsets, size 220);
+assert_layout!(KernelOffsets, size 228);
 
 // SAFETY: repr(C) of u32 fields only: no padding, every bit pattern is valid.
 #[cfg(feature = "user")]

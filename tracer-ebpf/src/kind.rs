@@ -21,6 +21,11 @@ fn pages_counted<A: Access>(folio: Pointer, item: u32, value: i32) -> Option<()>
         (Kind::SecondaryPagetable, global!(PAGE_SIZE))
     } else if item == offset!(stat_kernel_stack) {
         (Kind::KernelStack, 1024)
+    } else if item == offset!(stat_node_vmalloc) {
+        (Kind::Vmalloc, global!(PAGE_SIZE))
+    } else if item == offset!(stat_slab_unreclaimable) {
+        // What is too large for a slab is charged by the page; objects in slabs are not counted by the page.
+        (Kind::Slab, 1)
     } else if item == offset!(stat_shmem_huge) || item == offset!(stat_file_huge) {
         return collapsed_into_file(Folio(folio));
     } else {

@@ -35,6 +35,8 @@ fn lruvec_changed(memcg: Pointer, item: u32, pages: i64) -> Option<()> {
         Kind::SecondaryPagetable
     } else if item == offset!(stat_kernel_stack) {
         Kind::KernelStack
+    } else if item == offset!(stat_node_vmalloc) {
+        Kind::Vmalloc
     } else if item == offset!(stat_hugetlb) {
         Kind::Hugetlb
     } else {

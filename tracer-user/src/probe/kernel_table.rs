@@ -93,10 +93,12 @@ const ROWS: &[Row] = rows! {
     Optional stat_shmem_huge = Source::Enum("NR_SHMEM_THPS");
     Optional stat_file_huge = Source::Enum("NR_FILE_THPS");
     Always stat_kernel_stack = Source::Enum("NR_KERNEL_STACK_KB");
+    Optional stat_slab_unreclaimable = Source::Enum("NR_SLAB_UNRECLAIMABLE_B");
     Optional stat_hugetlb = Source::Enum("NR_HUGETLB");
     Optional stat_kmem = Source::Enum("MEMCG_KMEM");
     Always stat_sock = Source::Enum("MEMCG_SOCK");
     Optional stat_vmalloc = Source::Enum("MEMCG_VMALLOC");
+    Optional stat_node_vmalloc = Source::Enum("NR_VMALLOC");
     Optional stat_percpu = Source::Enum("MEMCG_PERCPU_B");
 };
 
@@ -124,6 +126,18 @@ pub fn resolve_offsets(types: &KernelTypes) -> Result<KernelOffsets, Unresolved>
     } else {
         Err(Unresolved(missing))
     }
+}
+
+/// Fields and enumerators that headroom can do without, and this kernel does not have, under the kernel's names.
+#[must_use]
+pub fn absent(types: &KernelTypes) -> Vec<&'static str> {
+    let rows = ROWS.iter().filter(|row| value(types, &row.source).is_none());
+    rows.filter_map(|row| match row.source {
+        Source::Field(paths) => paths.first().copied(),
+        Source::Enum(name) => Some(name),
+        _ => None,
+    })
+    .collect()
 }
 
 fn value(types: &KernelTypes, source: &Source) -> Option<u32> {
