@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result};
-use serde_json::Value;
+use serde_json::{Value, json};
 use xtask::vm::Vm;
 
 /// What probes of functions are attached to where nothing else is said; `None` where the kernel has no use for one.
@@ -81,9 +81,19 @@ fn expected(differences: &[&[(&str, Option<&str>)]]) -> Hooks {
         .collect()
 }
 
-/// Boots the kernel line and compares both backends of function probes with what is expected. `missing` are probes that
-/// it has nothing for, and says so.
-fn doctor_on(line: &str, differences: &[&[(&str, Option<&str>)]], missing: &[&str]) -> Result<()> {
+/// What a kernel differs in.
+struct Kernel<'a> {
+    line: &'a str,
+    hooks: &'a [&'a [(&'a str, Option<&'a str>)]],
+    /// Probes that it has nothing for, and says so.
+    missing: &'a [&'a str],
+    /// Fields and enumerators that it lacks: all others of the table are there.
+    absent: &'a [&'a str],
+}
+
+/// Boots the kernel line and compares both backends of function probes with what is expected.
+fn doctor_on(kernel: &Kernel) -> Result<()> {
+    let Kernel { line, missing, .. } = *kernel;
     const BACKENDS: [&str; 2] = ["fentry", "kprobe"];
     let mut vm = Vm::new(&format!("doctor-{line}")).kernel(line);
     for backend in BACKENDS {
@@ -91,7 +101,7 @@ fn doctor_on(line: &str, differences: &[&[(&str, Option<&str>)]], missing: &[&st
     }
     let run = vm.boot()?;
     run.expect_success()?;
-    let mut expected = expected(differences);
+    let mut expected = expected(kernel.hooks);
     expected.retain(|probe, _| !missing.contains(&probe.as_str()));
     for (backend, command) in BACKENDS.iter().zip(&run.commands) {
         let findings: Value = serde_json::from_slice(&command.stdout).context("doctor printed no JSON")?;
@@ -99,6 +109,7 @@ fn doctor_on(line: &str, differences: &[&[(&str, Option<&str>)]], missing: &[&st
         assert_eq!(findings["backend"], *backend, "{findings:#}");
         assert_eq!(findings["cgroup"], "v2", "{findings:#}");
         assert_eq!(findings["kernel"], run.release.as_str(), "{findings:#}");
+        assert_eq!(findings["absent"], json!(kernel.absent), "{}", run.release);
         let mut found = Hooks::new();
         let mut without = Vec::new();
         for probe in findings["probes"].as_array().context("doctor lists no probes")? {
@@ -118,25 +129,58 @@ fn doctor_on(line: &str, differences: &[&[(&str, Option<&str>)]], missing: &[&st
 
 #[test]
 fn every_probe_gets_its_hook_on_7_3() -> Result<()> {
-    doctor_on("7.3", &[], &[])
+    doctor_on(&Kernel {
+        line: "7.3",
+        hooks: &[],
+        missing: &[],
+        absent: &["page.mem_cgroup", "MEMCG_VMALLOC"],
+    })
 }
 
 #[test]
 fn every_probe_gets_its_hook_on_7_2() -> Result<()> {
-    doctor_on("7.2", &[], &[])
+    doctor_on(&Kernel {
+        line: "7.2",
+        hooks: &[],
+        missing: &[],
+        absent: &["page.mem_cgroup", "MEMCG_VMALLOC"],
+    })
 }
 
 #[test]
 fn every_probe_gets_its_hook_on_6_12() -> Result<()> {
-    doctor_on("6.12", &[ON_6_12], &[])
+    doctor_on(&Kernel {
+        line: "6.12",
+        hooks: &[ON_6_12],
+        missing: &[],
+        absent: &["page.mem_cgroup", "NR_HUGETLB", "NR_VMALLOC"],
+    })
 }
 
 #[test]
 fn every_probe_gets_its_hook_on_6_1() -> Result<()> {
-    doctor_on("6.1", &[ON_6_12, ON_6_1], &[])
+    doctor_on(&Kernel {
+        line: "6.1",
+        hooks: &[ON_6_12, ON_6_1],
+        missing: &[],
+        absent: &["page.mem_cgroup", "PGTY_hugetlb", "NR_HUGETLB", "NR_VMALLOC"],
+    })
 }
 
 #[test]
 fn every_probe_gets_its_hook_on_5_10() -> Result<()> {
-    doctor_on("5.10", &[ON_6_12, ON_6_1, ON_5_10], &["kind_of_pages"])
+    doctor_on(&Kernel {
+        line: "5.10",
+        hooks: &[ON_6_12, ON_6_1, ON_5_10],
+        missing: &["kind_of_pages"],
+        absent: &[
+            "folio.memcg_data",
+            "PGTY_hugetlb",
+            "NR_SECONDARY_PAGETABLE",
+            "NR_HUGETLB",
+            "MEMCG_KMEM",
+            "MEMCG_VMALLOC",
+            "NR_VMALLOC",
+        ],
+    })
 }

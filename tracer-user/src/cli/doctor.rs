@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::cli::exit::{ExitError, Status};
 use crate::node::privileges::{Held, PRIVILEGES, Privilege, Privileges};
 use crate::node::{CgroupVersion, Hierarchy, Node};
-use crate::probe::{BackendChoice, Options, Outcome, ProbeError, ProbeState, Tracer};
+use crate::probe::{BackendChoice, KernelTypes, Options, Outcome, ProbeError, ProbeState, Tracer, absent};
 
 /// Say what tracing is possible on this node, and what each probe gets or why not
 ///
@@ -35,6 +35,8 @@ struct Findings {
 struct Tracing {
     backend: &'static str,
     probes: Vec<ProbeState>,
+    /// What the kernel's types lack of what headroom reads where it is there.
+    absent: Vec<&'static str>,
 }
 
 /// Examines the node and prints what it allows.
@@ -81,6 +83,7 @@ fn examine(backend: BackendChoice) -> Findings {
             .map(|tracer| Tracing {
                 backend: tracer.backend().as_str(),
                 probes: tracer.states().to_vec(),
+                absent: KernelTypes::of_running_kernel(root).map_or_else(|_| Vec::new(), |types| absent(&types)),
             })
             .map_err(|error| reason(&error)),
     }
@@ -141,6 +144,7 @@ impl Findings {
             "capabilities": self.capabilities(),
             "kernel": self.kernel,
             "cgroup": self.cgroup.as_ref().map(ToString::to_string).ok(),
+            "absent": self.tracing.as_ref().map(|tracing| tracing.absent.clone()).unwrap_or_default(),
             "backend": self.tracing.as_ref().map(|tracing| tracing.backend).ok(),
             "probes": probes.map(Iterator::collect::<Vec<_>>).unwrap_or_default(),
         })
@@ -197,6 +201,9 @@ impl Findings {
             Ok(tracing) => {
                 anstream::println!("tracing      works, charges are counted by {}", tracing.backend);
                 anstream::println!("             {}", exactness(tracing.backend));
+                if !tracing.absent.is_empty() {
+                    anstream::println!("             this kernel has no {}", tracing.absent.join(", "));
+                }
                 for state in &tracing.probes {
                     anstream::println!("  {:<22} {}", state.probe.name, state.describe());
                     if let Outcome::Attached { refused, .. } = &state.outcome {

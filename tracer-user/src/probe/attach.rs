@@ -7,6 +7,7 @@ use aya::{Btf, Ebpf};
 
 use super::attached::{Attached, Link};
 use super::btf::KernelTypes;
+use super::fallback::first_that_works;
 use super::plan::{Backend, Candidate, Group, Hook, Need, Probe};
 use super::table::PROBES;
 use super::tracer::ProbeError;
@@ -47,6 +48,16 @@ impl ProbeState {
             Outcome::Needless(why) => format!("not needed: {why}"),
             Outcome::Missing(reason) => format!("none: {reason}"),
         }
+    }
+
+    /// The same, with what was refused before, for a recording's header.
+    #[must_use]
+    pub fn in_header(&self) -> String {
+        let mut text = self.describe();
+        if let Outcome::Attached { refused, .. } = &self.outcome {
+            text.extend(refused.iter().map(|reason| format!(", not by {reason}")));
+        }
+        text
     }
 }
 
@@ -98,34 +109,11 @@ impl Attacher<'_> {
                 Outcome::Needless("only with v1 and its accounting of swap is a page given back before it is freed");
             return Ok((Vec::new(), outcome));
         }
-        let mut unfit = Vec::new();
-        let mut refused = Vec::new();
-        for candidate in probe.candidates {
-            if let Err(reason) = candidate.check(self.types) {
-                unfit.push(reason);
-                continue;
-            }
-            let hook = candidate.hook.name();
-            for &backend in self.backends(candidate.hook) {
-                match self.candidate(candidate, backend) {
-                    Ok(attached) => return Ok((attached, Outcome::Attached { backend, hook, refused })),
-                    Err(reason) => refused.push(format!("{}: {reason}", backend.as_str())),
-                }
-            }
-            if let Hook::Nothing(why) = candidate.hook {
-                return Ok((Vec::new(), Outcome::Needless(why)));
-            }
-        }
-        refused.extend(unfit);
-        Err(refused.join(", or "))
-    }
-
-    const fn backends(&self, hook: Hook) -> &'static [Backend] {
-        match hook {
-            Hook::Entry(..) | Hook::Exit(..) => self.functions,
-            Hook::Tracepoint(..) | Hook::RawTracepoint(_) => &[Backend::Tracepoint],
-            Hook::Nothing(_) => &[],
-        }
+        let (types, functions) = (self.types, self.functions);
+        let (attached, outcome) = first_that_works(probe, types, functions, |candidate, backend| {
+            self.candidate(candidate, backend)
+        })?;
+        Ok((attached.unwrap_or_default(), outcome))
     }
 
     fn candidate(&mut self, candidate: &Candidate, backend: Backend) -> Result<Vec<Attached>, String> {
@@ -139,8 +127,11 @@ impl Attacher<'_> {
             _ => vec![name.to_owned()],
         };
         let mut attached = Vec::new();
-        for program in &programs {
-            let mut one = self.program(program, candidate.hook.name())?;
+        for (index, program) in programs.iter().enumerate() {
+            let mut one = self.program(program, candidate.hook.name()).inspect_err(|_| {
+                // Another candidate may use those before it, too.
+                programs[..index].iter().for_each(|done| self.unload(done));
+            })?;
             // What a second program is kept from, the first has done.
             one.misses_matter = !program.ends_with("_again");
             attached.push(one);
@@ -157,6 +148,14 @@ impl Attacher<'_> {
             unload(program);
             explain(hook, &error)
         })
+    }
+}
+
+impl Attacher<'_> {
+    fn unload(&mut self, program: &str) {
+        if let Some(program) = self.ebpf.program_mut(program) {
+            unload(program);
+        }
     }
 }
 
@@ -206,11 +205,13 @@ fn unload(program: &mut Program) {
 }
 
 /// Why a program was refused, in words.
-fn explain(name: &str, error: &ProgramError) -> String {
+pub(super) fn explain(name: &str, error: &ProgramError) -> String {
     match os_error(error).and_then(io::Error::raw_os_error) {
         Some(libc::EPERM) => format!("{name} is refused by this kernel (EPERM)"),
         Some(libc::EBUSY) => format!("{name} cannot be traced (EBUSY)"),
         Some(libc::ENOENT) => format!("{name} is not there to attach to (ENOENT)"),
+        // kernel: BPF_MAX_TRAMP_LINKS, include/linux/bpf.h
+        Some(libc::E2BIG) => format!("{name} has as many programs as it can have (E2BIG)"),
         // kernel: ENOTSUPP, include/linux/errno.h
         Some(524) => format!("{name} has too many arguments to be traced (ENOTSUPP)"),
         _ => match error {

@@ -6,6 +6,7 @@ mod btf;
 mod drain;
 #[cfg(test)]
 mod drift_tests;
+mod fallback;
 mod kernel_table;
 mod plan;
 mod preemption;
@@ -17,7 +18,7 @@ mod tracer;
 
 pub use attach::{Outcome, ProbeState};
 pub use btf::{KernelTypes, TypesError};
-pub use kernel_table::{Unresolved, resolve_offsets};
+pub use kernel_table::{Unresolved, absent, resolve_offsets};
 pub use plan::{Backend, BackendChoice, Candidate, Group, Hook, Need, Probe};
 pub use record::{DecodeError, Record, StackSample, decode, decode_stack};
 pub use table::PROBES;

@@ -13,6 +13,7 @@ use tracer_common::{AccountKey, AccountTotals, FileKey, GuestRanges, KernelOffse
 use super::attach::{Attacher, Outcome, ProbeState, chain, os_error};
 use super::attached::Attached;
 use super::btf::{KernelTypes, TypesError};
+use super::fallback::passed_over;
 use super::kernel_table::{Unresolved, resolve_offsets};
 use super::plan::{Backend, BackendChoice, Group};
 use super::preemption;
@@ -156,6 +157,7 @@ impl Tracer {
                     let (more, more_states) = attacher.group(Group::Events)?;
                     attached.extend(more);
                     states.extend(more_states);
+                    passed_over(&mut states, refusals);
                     let mut this = Self::with(ebpf, attached, states)?;
                     this.samples_stacks = options.stack_ring_bytes.is_some();
                     return Ok(this);
@@ -223,12 +225,12 @@ impl Tracer {
         &self.states
     }
 
-    /// Each probe's backend, for a recording's header.
+    /// Each probe's backend, and what was refused before it, for a recording's header.
     #[must_use]
     pub fn backends(&self) -> BTreeMap<String, String> {
         self.states
             .iter()
-            .map(|state| (state.probe.name.to_owned(), state.describe()))
+            .map(|state| (state.probe.name.to_owned(), state.in_header()))
             .collect()
     }
 

@@ -68,7 +68,7 @@ pub struct Header {
     pub cgroup: String,
     /// UTC of boot: nanoseconds since the Unix epoch to add to `t`.
     pub boot_unix_ns: u64,
-    /// Which backend each probe got, or why it has none.
+    /// Which backend each probe got, and why not one before it (`, not by BACKEND: REASON`); or why it has none.
     pub backends: BTreeMap<String, String>,
     /// Bytes that an account gathers before it emits.
     pub granularity: u64,
