@@ -259,6 +259,7 @@ fn kill_recorder(group: &Memcg, backend: &str, objects: Objects, document: &mut 
         attached.programs > objects.programs,
         "nothing was attached: {attached:?}"
     );
+    document.checks.push(protected(recorder.pid())?);
     recorder.signal(Signal::SIGKILL)?;
     ensure!(recorder.wait()?.code().is_none(), "it was to be killed");
     let left = objects.back_to()?;
@@ -269,6 +270,42 @@ fn kill_recorder(group: &Memcg, backend: &str, objects: Objects, document: &mut 
         ok: left == objects,
     });
     Ok(())
+}
+
+/// With every privilege, as here, a recorder is the last to be chosen by the OOM killer, and its memory is locked.
+fn protected(pid: u32) -> Result<Check> {
+    let folder = Path::new("/proc").join(pid.to_string());
+    let score = fs::read_to_string(folder.join("oom_score_adj"))?.trim().to_owned();
+    let (locked, not) = locked(&fs::read_to_string(folder.join("smaps"))?);
+    Ok(Check {
+        name: "protection of a recorder".to_owned(),
+        expected: "-999, all that is resident locked".to_owned(),
+        got: format!("{score}, {locked} KiB locked, not {not:?}"),
+        ok: score == "-999" && locked > 0 && not.is_empty(),
+    })
+}
+
+/// Of what smaps shows: KiB that are resident in locked mappings, and the other mappings that have any. What the kernel
+/// maps of its own, as the ring buffer's pages, cannot be reclaimed and is not locked either.
+fn locked(smaps: &str) -> (u64, Vec<String>) {
+    let (mut kib, mut not) = (0, Vec::new());
+    let (mut mapping, mut resident) = ("", 0);
+    for line in smaps.lines() {
+        match line.split_once(':') {
+            Some(("Rss", size)) => resident = size.trim_end_matches("kB").trim().parse().unwrap_or(0),
+            Some(("VmFlags", flags)) => {
+                let of_the_kernel = ["anon_inode:", "[v"].iter().any(|name| mapping.contains(name));
+                if flags.split_whitespace().any(|flag| flag == "lo") {
+                    kib += resident;
+                } else if resident > 0 && !of_the_kernel {
+                    not.push(mapping.to_owned());
+                }
+            }
+            Some((name, _)) if name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') => {}
+            _ => mapping = line,
+        }
+    }
+    (kib, not)
 }
 
 fn expect(worker: &mut Worker, phase: &str) -> Result<()> {
