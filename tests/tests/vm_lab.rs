@@ -4,6 +4,8 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use headroom::oomlog::explain::explain;
+use headroom::oomlog::parse;
 use headroom_tests::Scenario;
 use headroom_tests::lab::SCENARIOS;
 use xtask::build::binaries;
@@ -40,6 +42,27 @@ fn expect_nothing_else(run: &VmRun) -> Result<()> {
     elf::check(&fs::read(binaries()?.headroom())?)
 }
 
+/// Every report of the kernel in a run's log is understood to the last line, and its parts are all that was used.
+fn explained(run: &VmRun, kills: usize) -> Result<()> {
+    let reports = parse(&fs::read(run.file("kernel.log"))?).reports;
+    ensure!(reports.len() >= kills, "{} reports: {}", reports.len(), run.release);
+    for report in &reports {
+        ensure!(report.unparsed.is_empty(), "{}: {:?}", run.release, report.unparsed);
+        let explained = explain(report, None);
+        let hit = explained.limit.context("whose limit it was")?;
+        let memory = explained.memory;
+        let parts = [memory.anon, memory.page_cache, memory.kernel];
+        let sum: u64 = parts.into_iter().flatten().sum();
+        // What CPUs have charged in advance.
+        ensure!(
+            sum.abs_diff(hit.usage) < 1 << 20 && memory.kernel.is_some(),
+            "{parts:?} of {}",
+            hit.usage
+        );
+    }
+    Ok(())
+}
+
 #[test]
 fn stand_ins_are_traced_by_function_probes_beside_a_kernel_and_an_init_alone() -> Result<()> {
     let vm = Vm::new("lab-stand-ins")
@@ -58,7 +81,7 @@ fn stand_ins_are_traced_by_function_probes_beside_a_kernel_and_an_init_alone() -
         let by = charge.with_context(|| format!("no probe counts user pages: {backends}"))?;
         assert!(by.starts_with("fentry") || by.starts_with("fexit"), "{backends}");
     }
-    Ok(())
+    explained(&run, 3)
 }
 
 #[test]
@@ -85,5 +108,5 @@ fn a_real_qemu_on_kvm_is_traced_to_its_kill() -> Result<()> {
         .filter_map(|role| role["role"].as_str())
         .collect();
     assert!(roles.iter().any(|role| role.starts_with("vcpu ")), "{roles:?}");
-    Ok(())
+    explained(&run, 1)
 }
