@@ -9,6 +9,7 @@ pub mod format;
 pub mod http;
 pub mod lab;
 pub mod memcg;
+pub mod memory;
 pub mod oomlog;
 pub mod program;
 pub mod readers;

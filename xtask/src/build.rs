@@ -34,6 +34,12 @@ impl Binaries {
         self.folder.join("workload")
     }
 
+    /// The program that measures what tracing costs (crate headroom-tests).
+    #[must_use]
+    pub fn bench(&self) -> PathBuf {
+        self.folder.join("bench")
+    }
+
     /// The init process of VMs.
     #[must_use]
     pub fn vm_init(&self) -> PathBuf {

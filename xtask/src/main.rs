@@ -32,6 +32,8 @@ enum Command {
     Lab(cli::lab::Lab),
     /// Run everything on every kernel and backend, and write docs/kernels.md.
     Matrix(cli::matrix::Matrix),
+    /// Measure what tracing costs, and write docs/performance.md.
+    Bench(cli::bench::Bench),
     /// Write the README's accuracy table from real runs. Needs root.
     Accuracy(cli::accuracy::Accuracy),
     /// Write the tables of docs/forecast.md from real runs. Needs root.
@@ -59,6 +61,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Vm(vm) => return vm.run(),
         Command::Lab(lab) => return lab.run(),
         Command::Matrix(matrix) => matrix.run()?,
+        Command::Bench(bench) => bench.run()?,
         Command::Accuracy(accuracy) => accuracy.run()?,
         Command::Forecast(forecast) => forecast.run()?,
     }

@@ -266,6 +266,18 @@ impl KernelTypes {
         self.enum_values.get(name).copied()
     }
 
+    /// The id of a function's type, by which programs are attached to it.
+    #[must_use]
+    pub fn function_id(&self, name: &str) -> Option<u32> {
+        self.by_name.get(&(KIND_FUNC, name.to_owned())).copied()
+    }
+
+    /// The id of a tracepoint's type, by which programs are attached to it.
+    #[must_use]
+    pub fn tracepoint_id(&self, name: &str) -> Option<u32> {
+        self.by_name.get(&(KIND_TYPEDEF, format!("btf_trace_{name}"))).copied()
+    }
+
     /// Types of a function's arguments and its return type (last), as C writes them, without qualifiers.
     #[must_use]
     pub fn function(&self, name: &str) -> Option<Vec<String>> {

@@ -116,6 +116,7 @@ pub struct Tracer {
     states: Vec<ProbeState>,
     backend: Backend,
     samples_stacks: bool,
+    again: bool,
     pub(super) ring: RingBuf<MapData>,
     pub(super) stacks: RingBuf<MapData>,
     pub(super) accounts: HashMap<MapData, AccountKey, AccountTotals>,
@@ -158,7 +159,7 @@ impl Tracer {
                     attached.extend(more);
                     states.extend(more_states);
                     passed_over(&mut states, refusals);
-                    let mut this = Self::with(ebpf, attached, states)?;
+                    let mut this = Self::with(ebpf, attached, states, again)?;
                     this.samples_stacks = options.stack_ring_bytes.is_some();
                     return Ok(this);
                 }
@@ -168,7 +169,7 @@ impl Tracer {
         Err(ProbeError::NoBackend(refusals.join("; ")))
     }
 
-    fn with(mut ebpf: Ebpf, attached: Vec<Attached>, states: Vec<ProbeState>) -> Result<Self, ProbeError> {
+    fn with(mut ebpf: Ebpf, attached: Vec<Attached>, states: Vec<ProbeState>, again: bool) -> Result<Self, ProbeError> {
         macro_rules! take {
             ($name:literal) => {
                 ebpf.take_map($name)
@@ -193,6 +194,7 @@ impl Tracer {
             attached,
             missed: 0,
             backend: backend.unwrap_or(Backend::Tracepoint),
+            again,
             states,
             samples_stacks: false,
             ring: take!("RECORDS"),
@@ -217,6 +219,13 @@ impl Tracer {
     #[must_use]
     pub const fn samples_stacks(&self) -> bool {
         self.samples_stacks
+    }
+
+    /// Whether each function that is probed by a BPF trampoline runs a second program, since threads can be preempted
+    /// in the first.
+    #[must_use]
+    pub const fn runs_twice(&self) -> bool {
+        self.again
     }
 
     /// What became of each probe.

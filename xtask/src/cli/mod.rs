@@ -1,6 +1,7 @@
 //! One file per command: its arguments and its `run`.
 
 pub mod accuracy;
+pub mod bench;
 pub mod dist;
 pub mod forecast;
 pub mod lab;

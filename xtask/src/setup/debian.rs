@@ -92,6 +92,25 @@ impl Archive {
         Ok(table.lines().filter_map(version_column).map(str::to_owned).collect())
     }
 
+    /// `packages` and all that they depend on, as if nothing were installed.
+    ///
+    /// # Errors
+    /// When apt fails, or finds that they cannot be installed together.
+    pub fn with_dependencies(&self, packages: &[&str]) -> Result<Vec<String>> {
+        let mut install = self.apt("apt-get");
+        install
+            .args([
+                "-o",
+                "Dir::State::status=/dev/null",
+                "--simulate",
+                "--no-install-recommends",
+            ])
+            .arg("install")
+            .args(packages);
+        let plan = capture(&mut install)?;
+        Ok(plan.lines().filter_map(planned).map(str::to_owned).collect())
+    }
+
     /// Downloads packages (each a name, or `NAME=VERSION`) and unpacks them over each other as `folder`, which appears
     /// only when complete.
     ///
@@ -171,6 +190,11 @@ fn version_column(line: &str) -> Option<&str> {
         .filter(|version| !version.is_empty())
 }
 
+/// The name in a line of what apt would do: `Inst libbpf1 (1:1.5.0-3 Debian:13/stable [amd64])`.
+fn planned(line: &str) -> Option<&str> {
+    line.strip_prefix("Inst ")?.split(' ').next()
+}
+
 fn write(path: &Path, text: &str) -> Result<()> {
     fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
@@ -196,9 +220,14 @@ mod tests {
     }
 
     #[test]
-    fn reads_a_version_table() {
+    fn reads_what_apt_says() {
         let line = "  rust-src | 1.95.0+dfsg1-1~bpo13+1 | http://m/debian trixie-backports/main amd64 Packages";
         assert_eq!(version_column(line), Some("1.95.0+dfsg1-1~bpo13+1"));
+        assert_eq!(
+            planned("Inst libbpf1 (1:1.5.0-3 Debian:13/stable [amd64])"),
+            Some("libbpf1")
+        );
+        assert_eq!(planned("Conf libbpf1 (1:1.5.0-3 Debian:13/stable [amd64])"), None);
         assert_eq!(version_column("N: Unable to locate package"), None);
     }
 }

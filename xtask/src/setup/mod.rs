@@ -6,6 +6,7 @@ pub mod debian;
 pub mod kernel;
 pub mod mirror;
 pub mod observers;
+pub mod peers;
 pub mod pprof;
 pub mod prometheus;
 pub mod python;
@@ -98,6 +99,15 @@ pub fn prometheus() -> Result<PathBuf> {
 pub fn pprof() -> Result<PathBuf> {
     let _lock = lock()?;
     pprof::ensure()
+}
+
+/// Other tracers, to compare with: bpftrace, bpftool and a C compiler for eBPF.
+///
+/// # Errors
+/// In one line, with what is missing.
+pub fn peers() -> Result<peers::Peers> {
+    let _lock = lock()?;
+    peers::ensure()
 }
 
 /// Replaces the kernel of this line in the cache by the newest one.

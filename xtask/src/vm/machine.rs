@@ -26,6 +26,8 @@ pub(super) struct Machine<'a> {
     pub numa_nodes: u32,
     pub scratch_disk: bool,
     pub hugepages: u32,
+    /// Counts instructions: see [`Vm::count_instructions`](super::Vm::count_instructions).
+    pub icount: bool,
 }
 
 /// The running emulator; killed when dropped.
@@ -71,8 +73,9 @@ impl Machine<'_> {
                 "-cpu",
                 "max",
                 "-smp",
-                &CPUS.to_string(),
+                &if self.icount { 1 } else { CPUS }.to_string(),
             ])
+            .args(if self.icount { &ICOUNT[..] } else { &[] })
             .args(["-m", &format!("{}M", self.memory_mib)])
             .args(numa(self.memory_mib, self.numa_nodes))
             .arg("-kernel")
@@ -125,6 +128,9 @@ impl Drop for Running {
 /// taken out of the kernel's text, as attaching does; the kernel, rightly, calls that an oops. Two machines side by side
 /// use two of the host's CPUs all the same.
 const ACCELERATOR: &str = "tcg,thread=single";
+
+/// The clock advances a nanosecond an instruction, and does not wait for the host's when there is nothing to do.
+const ICOUNT: [&str; 2] = ["-icount", "shift=0,sleep=off"];
 
 /// CPUs of the machine.
 const CPUS: u32 = 2;

@@ -73,6 +73,7 @@ pub struct Vm {
     disk: bool,
     numa_nodes: u32,
     hugepages: u32,
+    icount: bool,
     modules: Vec<String>,
     memory_mib: Option<u32>,
     timeout: Duration,
@@ -95,6 +96,7 @@ impl Vm {
             disk: false,
             numa_nodes: 1,
             hugepages: 0,
+            icount: false,
             modules: Vec::new(),
             memory_mib: None,
             timeout: Duration::from_secs(120),
@@ -153,6 +155,14 @@ impl Vm {
     #[must_use]
     pub fn hugepages(mut self, count: u32) -> Self {
         self.hugepages = count;
+        self
+    }
+
+    /// Gives the VM one CPU whose time stamp counter counts instructions: what a piece of work takes is then the same
+    /// whatever else the host does.
+    #[must_use]
+    pub fn count_instructions(mut self) -> Self {
+        self.icount = true;
         self
     }
 
@@ -239,6 +249,7 @@ impl Vm {
             initramfs,
             numa_nodes: self.numa_nodes,
             hugepages: self.hugepages,
+            icount: self.icount,
             scratch_disk: self.disk,
         };
         run::run(&machine, self.commands, self.timeout, self.echo)

@@ -6,7 +6,6 @@
 
 mod agree;
 mod cycles;
-mod memory;
 mod stage;
 mod work;
 
@@ -14,6 +13,7 @@ use std::env;
 
 use anyhow::{Context as _, Result, bail};
 use headroom_tests::conserve::Document;
+use headroom_tests::memory;
 
 fn main() -> Result<()> {
     let words: Vec<String> = env::args().skip(1).collect();

@@ -1,4 +1,4 @@
-//! Mappings of a workload.
+//! Mappings of a workload, and what it does with their pages.
 
 use std::ffi::c_void;
 use std::fs;
@@ -12,12 +12,14 @@ use anyhow::{Context as _, Result};
 use nix::errno::Errno;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 
+/// Bytes of a MiB.
 pub const MIB: usize = 1 << 20;
+/// Bytes of a page.
 pub const PAGE: usize = 4096;
 /// Bytes of a huge page.
 pub const HUGE: usize = 2 * MIB;
 
-/// kernel: include/uapi/asm-generic/mman-common.h (6.1 to 7.3)
+/// Advice to make a huge page of small ones. kernel: include/uapi/asm-generic/mman-common.h (6.1 to 7.3)
 pub const MADV_COLLAPSE: i32 = 25;
 
 /// A thread with a stack too small for a huge page: glibc gives most of a stack back when its thread has ended, and of a

@@ -1,0 +1,119 @@
+//! Counting instructions: the emulated machine's time stamp counter advances one an instruction.
+
+use std::arch::asm;
+use std::arch::x86_64::_rdtsc;
+
+use anyhow::{Result, ensure};
+use headroom_tests::Memcg;
+use nix::sys::utsname::uname;
+use xtask::bench::{Figure, Figures};
+
+use crate::load::{self, Load};
+use crate::setup::Setup;
+
+/// Batches of a step; the median of them counts.
+const BATCHES: usize = 31;
+/// Batches before these, in which caches of the kernel's allocators fill.
+const WARM_UP: usize = 4;
+
+/// What steps took, batch by batch.
+#[derive(Default)]
+pub struct Samples(Vec<(&'static str, Vec<f64>)>);
+
+impl Samples {
+    /// Runs a step that does `units` pieces of work.
+    pub fn step<T>(&mut self, name: &'static str, units: usize, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        let before = now();
+        let result = work()?;
+        self.add(name, units, now() - before);
+        Ok(result)
+    }
+
+    /// Takes what a step took that did `units` pieces of work.
+    pub fn add(&mut self, name: &'static str, units: usize, instructions: u64) {
+        #[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
+        let each = instructions as f64 / units as f64;
+        match self.0.iter_mut().find(|(step, _)| *step == name) {
+            Some((_, batches)) => batches.push(each),
+            None => self.0.push((name, vec![each])),
+        }
+    }
+}
+
+/// Instructions so far.
+pub fn now() -> u64 {
+    // SAFETY: every x86-64 CPU has the counter, and the kernel lets programs read it.
+    unsafe { _rdtsc() }
+}
+
+/// Counts the instructions of a loop whose number is known: elsewhere than in such a machine the counter is a clock. The
+/// least of several counts: others may run in between.
+fn check_counter() -> Result<()> {
+    const TURNS: u64 = 1_000_000;
+    let counted = (0..16).map(|_| {
+        let turns = TURNS;
+        let before = now();
+        // SAFETY: counts a register down.
+        unsafe { asm!("2:", "dec {0}", "jnz 2b", inout(reg) turns => _) };
+        now() - before
+    });
+    let counted = counted.min().unwrap_or(0);
+    // The timer's interrupts come in between.
+    ensure!(
+        (2 * TURNS..2 * TURNS + TURNS / 10).contains(&counted),
+        "the time stamp counter counts no instructions: {counted} of {}",
+        2 * TURNS
+    );
+    Ok(())
+}
+
+/// Measures each piece of work under each set-up, in a memory cgroup of its own, and prints what came of it.
+pub fn measure(loads: &[&str], setups: &[&str]) -> Result<()> {
+    check_counter()?;
+    let watched = Memcg::create()?;
+    watched.write("cgroup.procs", "0")?;
+    let mut figures = Figures {
+        kernel: uname()?.release().to_string_lossy().into_owned(),
+        programs: 1,
+        ..Figures::default()
+    };
+    let result = measure_in(&watched, loads, setups, &mut figures);
+    // This process holds the group; the machine ends with it.
+    std::mem::forget(watched);
+    result?;
+    println!("{}", serde_json::to_string(&figures)?);
+    Ok(())
+}
+
+fn measure_in(group: &Memcg, loads: &[&str], setups: &[&str], figures: &mut Figures) -> Result<()> {
+    let mut loads: Vec<Box<dyn Load>> = loads.iter().map(|name| load::find(name)).collect::<Result<_>>()?;
+    for name in setups {
+        if let Some(reason) = Setup::lacks(name) {
+            figures.missing.push(reason);
+            continue;
+        }
+        let mut setup = Setup::start(name, group)?;
+        figures.programs = figures.programs.max(setup.programs_per_hook());
+        for load in &mut loads {
+            if let Some(guest) = load.guest_ram()
+                && !setup.place_guest_ram(&guest)?
+            {
+                continue;
+            } else if load.guest_ram().is_none() && *name == "guest" {
+                continue;
+            }
+            let mut samples = Samples::default();
+            for batch in 0..BATCHES + WARM_UP {
+                if batch == WARM_UP {
+                    samples = Samples::default();
+                }
+                load.batch(&mut samples)?;
+                setup.drain();
+            }
+            let figure = |(step, batches): &(&str, Vec<f64>)| Figure::of(name, load.name(), step, batches);
+            figures.figures.extend(samples.0.iter().filter_map(figure));
+        }
+        setup.finish()?;
+    }
+    Ok(())
+}

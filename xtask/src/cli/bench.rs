@@ -1,0 +1,95 @@
+//! `cargo xtask bench`: what tracing costs, and docs/performance.md of it.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+use xtask::bench::{Figures, guest, table};
+use xtask::paths;
+
+/// Measure what tracing costs, and write docs/performance.md.
+///
+/// Instructions are counted in emulated machines, so that they come out the same whatever else this host does. What is
+/// asked for alone replaces only its own results, which are kept in target/bench.
+/// Example: cargo xtask bench --short
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+pub struct Bench {
+    /// Only this kernel line; may be given several times.
+    #[arg(long)]
+    kernel: Vec<String>,
+    /// Only headroom's own figures on one kernel, printed and not written.
+    #[arg(long)]
+    short: bool,
+    /// Only write the document, from the results that are kept.
+    #[arg(long)]
+    table: bool,
+}
+
+/// Kernels whose instructions are counted.
+const KERNELS: [&str; 2] = ["6.12", "7.3"];
+
+impl Bench {
+    pub fn run(self) -> Result<()> {
+        if self.short {
+            let kernel = self.kernel.first().map_or(KERNELS[0], String::as_str);
+            let figures = guest::measure(kernel, &guest::LOADS)?;
+            println!("{}", described(&figures));
+            return Ok(());
+        }
+        if !self.table {
+            let kernels = KERNELS.into_iter();
+            for kernel in kernels.filter(|name| self.kernel.is_empty() || self.kernel.iter().any(|one| one == name)) {
+                eprintln!("bench: counting instructions on {kernel}");
+                keep(kernel, &guest::measure_with_peers(kernel)?)?;
+            }
+        }
+        let mut text = String::new();
+        for kernel in KERNELS {
+            if let Some(figures) = kept(kernel)? {
+                text.push_str(&described(&figures));
+            }
+        }
+        table::write("instructions", &text)
+    }
+}
+
+/// The table of a kernel with what has to be known about it.
+fn described(figures: &Figures) -> String {
+    let mut text = format!("\n### {}\n\n{}\n", figures.kernel, table::instructions(figures));
+    let _ = writeln!(
+        text,
+        "Programs per hook: {}. Widest spread of a figure (quartiles of its batches): {:.1}%.",
+        figures.programs,
+        100.0 * table::widest_spread(figures)
+    );
+    for missing in &figures.missing {
+        let _ = writeln!(text, "\nNot measured: {missing}");
+    }
+    text
+}
+
+fn file(kernel: &str) -> PathBuf {
+    paths::target().join("bench").join(format!("{kernel}.json"))
+}
+
+fn keep(kernel: &str, figures: &Figures) -> Result<()> {
+    let path = file(kernel);
+    let folder = path.parent().context("target/bench has a name")?;
+    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    fs::write(&path, serde_json::to_vec_pretty(figures)?).with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn kept(kernel: &str) -> Result<Option<Figures>> {
+    let path = file(kernel);
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let text = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let figures = serde_json::from_slice(&text);
+    figures
+        .map(Some)
+        .with_context(|| format!("{} is no result", path.display()))
+}
