@@ -34,6 +34,9 @@ pub struct Pages {
     length: usize,
 }
 
+// SAFETY: a mapping belongs to the process, whichever thread made it.
+unsafe impl Send for Pages {}
+
 impl Pages {
     /// Private anonymous memory in 4 KiB pages, whatever the system prefers.
     pub fn small(length: usize) -> Result<Self> {

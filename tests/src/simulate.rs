@@ -160,6 +160,7 @@ impl Simulation<'_> {
             page_size: 4096,
             cpus: 16,
             forecasts: false,
+            live: None,
         }))?;
         self.emit(Body::Pod(Pod {
             pod: 1,

@@ -41,8 +41,9 @@ abi! {
         pub emitted: u64,
         /// Process id (thread group).
         pub tgid: u32,
-        /// Zero.
-        pub padding: u32,
+        /// Its place among the [`OwnerTotals`](crate::OwnerTotals); [`NOT_FOLLOWED`](crate::NOT_FOLLOWED) where its pages
+        /// are not followed.
+        pub slot: u32,
         /// Bytes charged whose stacks are sampled: without what only moved here from another kind, less what moved on
         /// to another. Wraps below zero where one thread charges and another finds out what for.
         pub sampled: u64,
@@ -50,4 +51,4 @@ abi! {
         pub comm: [u8; COMM_LEN],
     }
 }
-assert_layout!(AccountTotals, size 56, charged at 0, uncharged at 8, emitted at 16, tgid at 24, sampled at 32, comm at 40);
+assert_layout!(AccountTotals, size 56, charged at 0, uncharged at 8, emitted at 16, tgid at 24, slot at 28, sampled at 32, comm at 40);

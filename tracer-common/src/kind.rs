@@ -92,6 +92,24 @@ impl Kind {
         Self::Percpu,
     ];
 
+    /// Whether the page ledger follows it: what is charged page by page. Objects, per-CPU memory and socket buffers are
+    /// charged in bytes or numbers of pages, and vmalloc areas are known as such only once their pages are charged as
+    /// [`Kind::Kmem`], where they stay.
+    #[must_use]
+    pub const fn is_followed(self) -> bool {
+        match self {
+            Self::Anon
+            | Self::File
+            | Self::Shmem
+            | Self::Hugetlb
+            | Self::Kmem
+            | Self::Pagetable
+            | Self::SecondaryPagetable
+            | Self::KernelStack => true,
+            Self::Slab | Self::Vmalloc | Self::Percpu | Self::Sock => false,
+        }
+    }
+
     /// Whether this is kernel memory, named or not.
     #[must_use]
     pub fn is_kernel(self) -> bool {

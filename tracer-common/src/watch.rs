@@ -34,9 +34,11 @@ pub enum LossCounter {
     RunsMadeUp = 6,
     /// Stacks that found their ring buffer full: their bytes are in the accounts, and stand for the account's next stack.
     StacksDropped = 7,
+    /// Bytes of pages that the page ledger had no room for: they are in their account, but nobody knows how long.
+    LiveFull = 8,
 }
 
 impl LossCounter {
     /// How many counters there are.
-    pub const COUNT: u32 = 8;
+    pub const COUNT: u32 = 9;
 }

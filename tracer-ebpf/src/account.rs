@@ -6,11 +6,13 @@ use aya_ebpf::bindings::{BPF_NOEXIST, BPF_RB_NO_WAKEUP};
 use aya_ebpf::helpers::bpf_get_current_comm;
 use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 use tracer_common::{
-    AccountKey, AccountTotals, COMM_LEN, ChargeRecord, Kind, LossCounter, OVERFLOW_TID, RecordKind, Region, Watched,
+    AccountKey, AccountTotals, COMM_LEN, ChargeRecord, Kind, LossCounter, NO_SLOT, NOT_FOLLOWED, OVERFLOW_TID,
+    OwnerTotals, RecordKind, Region, Watched,
 };
 
 use crate::kernel::{current_ids, current_start_ns};
-use crate::maps::{ACCOUNTS, RECORDS, THREADS, WATCHED, count_loss, global};
+use crate::live::{follows, give_slot_back, take_slot};
+use crate::maps::{ACCOUNTS, OWNERS, RECORDS, THREADS, WATCHED, count_loss, global};
 
 /// Which way bytes go.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -30,11 +32,11 @@ pub fn watched(memcg: u64) -> Option<Watched> {
     unsafe { WATCHED.get(&memcg) }.copied()
 }
 
-/// Adds bytes to the current thread's account in a watched memcg.
+/// Adds bytes to the current thread's account in a watched memcg. Returns the account's slot.
 #[inline(always)]
-pub fn account(memcg: u64, kind: Kind, region: Region, direction: Direction, bytes: u64) {
+pub fn account(memcg: u64, kind: Kind, region: Region, direction: Direction, bytes: u64) -> u32 {
     if bytes == 0 {
-        return;
+        return NOT_FOLLOWED;
     }
     let (tid, tgid) = current_ids();
     let key = AccountKey {
@@ -45,7 +47,7 @@ pub fn account(memcg: u64, kind: Kind, region: Region, direction: Direction, byt
         region: region as u8,
         padding: 0,
     };
-    add(&key, tgid, direction, bytes);
+    add(&key, tgid, direction, bytes)
 }
 
 /// Adds or takes back a signed number of pages.
@@ -54,43 +56,51 @@ pub fn account_pages(memcg: u64, kind: Kind, region: Region, pages: i64) {
     account_bytes(memcg, kind, region, pages * global!(PAGE_SIZE) as i64);
 }
 
-/// Adds or takes back a signed number of bytes.
+/// Adds or takes back a signed number of bytes. Returns the account's slot.
 #[inline(always)]
-pub fn account_bytes(memcg: u64, kind: Kind, region: Region, bytes: i64) {
+pub fn account_bytes(memcg: u64, kind: Kind, region: Region, bytes: i64) -> u32 {
     let direction = if bytes < 0 {
         Direction::Uncharge
     } else {
         Direction::Charge
     };
-    account(memcg, kind, region, direction, bytes.unsigned_abs());
+    account(memcg, kind, region, direction, bytes.unsigned_abs())
 }
 
-/// Moves bytes that are charged already to the kind that they turn out to be of, or back (negative).
+/// Moves bytes that are charged already to the kind that they turn out to be of, or back (negative). Returns the slot of
+/// the account of that kind.
 #[inline(always)]
-pub fn reclassify(memcg: u64, from: Kind, to: Kind, bytes: i64) {
+pub fn reclassify(memcg: u64, from: Kind, to: Kind, bytes: i64) -> u32 {
     let (leave, enter) = if bytes < 0 {
         (Direction::MoveBack, Direction::Uncharge)
     } else {
         (Direction::MoveOut, Direction::Charge)
     };
     account(memcg, from, Region::Overhead, leave, bytes.unsigned_abs());
-    account(memcg, to, Region::Overhead, enter, bytes.unsigned_abs());
+    account(memcg, to, Region::Overhead, enter, bytes.unsigned_abs())
 }
 
-/// A charged page got its place.
+/// A charged page got its place. Returns the slot of the account of its region.
 #[inline(always)]
-pub fn place(memcg: u64, kind: Kind, region: Region, bytes: u64) {
+pub fn place(memcg: u64, kind: Kind, region: Region, bytes: u64) -> u32 {
     account(memcg, kind, Region::Unplaced, Direction::Uncharge, bytes);
-    account(memcg, kind, region, Direction::Charge, bytes);
+    account(memcg, kind, region, Direction::Charge, bytes)
 }
 
 #[inline(never)]
-fn add(key: &AccountKey, tgid: u32, direction: Direction, bytes: u64) {
+fn add(key: &AccountKey, tgid: u32, direction: Direction, bytes: u64) -> u32 {
     let totals = match ACCOUNTS.get_ptr_mut(key) {
         Some(totals) => totals,
         None => match open(key, tgid) {
             Some(totals) => totals,
-            None => return count_loss(LossCounter::LostBytes, bytes),
+            None => {
+                count_loss(LossCounter::LostBytes, bytes);
+                return if follows(key.kind, key.region) {
+                    NO_SLOT
+                } else {
+                    NOT_FOLLOWED
+                };
+            }
         },
     };
     // SAFETY: a map value, alive until user space removes it, which it does only after the thread is gone. Atomic,
@@ -104,6 +114,8 @@ fn add(key: &AccountKey, tgid: u32, direction: Direction, bytes: u64) {
     }
     crate::stacks::sample(key, totals, direction, bytes);
     emit_when_due(key, totals);
+    // SAFETY: as above; it never changes.
+    unsafe { (*totals).slot }
 }
 
 /// Opens an account for a thread that has none, or falls back on its memcg's overflow account.
@@ -114,23 +126,65 @@ fn open(key: &AccountKey, tgid: u32) -> Option<*mut AccountTotals> {
         uncharged: 0,
         emitted: 0,
         tgid,
-        padding: 0,
+        slot: open_slot(key),
         sampled: 0,
         comm: bpf_get_current_comm().unwrap_or([0; COMM_LEN]),
     };
     // Failing because an interrupt just opened the same account is fine: the look-up finds it.
-    let _ = ACCOUNTS.insert(key, &totals, BPF_NOEXIST.into());
+    if ACCOUNTS.insert(key, &totals, BPF_NOEXIST.into()).is_err() {
+        close_slot(key, totals.slot);
+    }
     if let Some(totals) = ACCOUNTS.get_ptr_mut(key) {
         let _ = THREADS.insert(&key.tid, &key.start_ns, 0);
         return Some(totals);
     }
     count_loss(LossCounter::AccountsFull, 1);
-    let overflow = AccountKey {
+    ACCOUNTS.get_ptr_mut(&overflow_of(key))
+}
+
+/// A slot for a new account; where there is none left, that of its memcg's overflow account.
+#[inline(always)]
+fn open_slot(key: &AccountKey) -> u32 {
+    if !follows(key.kind, key.region) {
+        return NOT_FOLLOWED;
+    }
+    if let Some(slot) = take_slot() {
+        if let Some(owner) = OWNERS.get_ptr_mut(slot) {
+            // SAFETY: a live map value, and nobody else has this slot.
+            unsafe {
+                *owner = OwnerTotals {
+                    account: *key,
+                    live: 0,
+                    not_followed: 0,
+                }
+            };
+        }
+        return slot;
+    }
+    let overflow = ACCOUNTS.get_ptr_mut(&overflow_of(key));
+    // SAFETY: a live map value, and it never changes.
+    overflow.map_or(NO_SLOT, |totals| unsafe { (*totals).slot })
+}
+
+/// Undoes [`open_slot`].
+#[inline(always)]
+fn close_slot(key: &AccountKey, slot: u32) {
+    if slot == NOT_FOLLOWED || slot == NO_SLOT {
+        return;
+    }
+    let own = OWNERS.get(slot).is_some_and(|owner| owner.account.tid == key.tid);
+    if own {
+        give_slot_back(slot);
+    }
+}
+
+#[inline(always)]
+fn overflow_of(key: &AccountKey) -> AccountKey {
+    AccountKey {
         start_ns: 0,
         tid: OVERFLOW_TID,
         ..*key
-    };
-    ACCOUNTS.get_ptr_mut(&overflow)
+    }
 }
 
 /// Puts the account's totals into the ring buffer once enough has gathered. A full ring leaves everything as it is:

@@ -8,6 +8,7 @@ use tracer_common::{Kind, Region};
 use crate::account::{Direction, account, account_bytes, watched};
 use crate::hooks::{Access, at_entry, at_return};
 use crate::kernel::{Folio, Pointer, cgroup_id, cgroup_id_typed, objcg_memcg_id, socket_memcg};
+use crate::live;
 use crate::maps::global;
 use crate::unplaced::{may_wait, remember};
 
@@ -135,11 +136,11 @@ fn charged_kernel_pages<A: Access>(page: Pointer, order: u32, status: i32) -> Op
     }
     let memcg = Folio(page).owner()?.memcg;
     watched(memcg)?;
-    account(
+    live::charged(
+        page,
         memcg,
         Kind::Kmem,
         Region::Overhead,
-        Direction::Charge,
         global!(PAGE_SIZE) << (order & 31),
     );
     Some(())
@@ -266,5 +267,6 @@ fn replaced<A: Access>(old: Pointer, new: Pointer) -> Option<()> {
     // The same kind and region as the old page will leave with.
     let (kind, region) = crate::uncharge::user_kind(new, entry.qemu_tgid);
     account(memcg, kind, region, Direction::Charge, new.bytes());
+    live::replaced(old, new);
     Some(())
 }

@@ -6,6 +6,7 @@ use tracer_common::Kind;
 use crate::account::{reclassify, watched};
 use crate::hooks::{Access, at_entry};
 use crate::kernel::{Folio, Pointer, cgroup_id_typed, read};
+use crate::live::told_apart;
 use crate::maps::{global, offset};
 use crate::unplaced::collapsed_into_file;
 
@@ -36,9 +37,18 @@ fn pages_counted<A: Access>(folio: Pointer, item: u32, value: i32) -> Option<()>
         return None;
     }
     watched(owner.memcg)?;
-    reclassify(owner.memcg, Kind::Kmem, kind, i64::from(value) * unit as i64);
+    let bytes = i64::from(value) * unit as i64;
+    let slot = reclassify(owner.memcg, Kind::Kmem, kind, bytes);
+    if bytes > 0 {
+        told_apart(folio, slot, bytes as u64);
+    }
     Some(())
 }
+
+/// Pages of a kernel stack at most. kernel: THREAD_SIZE_ORDER 2, with KASAN 3 (5.10)
+const MAX_STACK_PAGES: u32 = 8;
+/// Bytes of a pointer.
+const POINTER: u32 = 8;
 
 // kernel: static void account_kernel_stack(struct task_struct *, int account) (5.10), 1 or -1, while its pages are charged
 at_entry!(kind_of_stack, kind_of_stack_again, kind_of_stack_kprobe => stack_counted(0, 1));
@@ -54,12 +64,19 @@ fn stack_counted<A: Access>(task: Pointer, account: i32) -> Option<()> {
     }
     watched(owner.memcg)?;
     let bytes = u64::from(count) * global!(PAGE_SIZE);
-    reclassify(
+    let slot = reclassify(
         owner.memcg,
         Kind::Kmem,
         Kind::KernelStack,
         i64::from(account) * bytes as i64,
     );
+    if account > 0 {
+        for index in 0..MAX_STACK_PAGES {
+            if index < count {
+                told_apart(read(pages, index * POINTER)?, slot, global!(PAGE_SIZE));
+            }
+        }
+    }
     Some(())
 }
 

@@ -14,6 +14,7 @@ mod fault;
 mod hooks;
 mod kernel;
 mod kind;
+mod live;
 mod maps;
 mod memcg_stat;
 mod oom;

@@ -1,8 +1,10 @@
 //! The maps, and the read-only globals that user space fills before loading.
 
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
-use tracer_common::{AccountKey, AccountTotals, FileKey, GuestRanges, KernelOffsets, LossCounter, Watched};
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, Queue, RingBuf};
+use tracer_common::{
+    AccountKey, AccountTotals, FileKey, GuestRanges, KernelOffsets, LivePages, LossCounter, OwnerTotals, Watched,
+};
 
 use crate::fault::FaultState;
 use crate::hooks::{CallArguments, CallKey};
@@ -35,6 +37,10 @@ pub static AGAIN: u32 = 0;
 /// 1 where stacks of charges are sampled, once in [`GRANULARITY`] bytes of an account.
 #[unsafe(no_mangle)]
 pub static STACKS: u32 = 0;
+
+/// 1 where pages of overhead are followed.
+#[unsafe(no_mangle)]
+pub static FOLLOW: u32 = 0;
 
 /// Records, to user space. Its size is set at load.
 #[map]
@@ -71,6 +77,22 @@ pub static FAULTS: HashMap<u32, FaultState> = HashMap::with_max_entries(8192, 0)
 /// Folios that were charged as anonymous memory and wait for their place, by address.
 #[map]
 pub static UNPLACED: LruHashMap<u64, u8> = LruHashMap::with_max_entries(16_384, 0);
+
+/// The page ledger. Its size is set at load.
+#[map]
+pub static PAGES: HashMap<u64, LivePages> = HashMap::with_max_entries(1, 0);
+
+/// What accounts hold, by slot. As many as there are, and none for slot 0.
+#[map]
+pub static OWNERS: Array<OwnerTotals> = Array::with_max_entries(1, 0);
+
+/// Slots that nobody has.
+#[map]
+pub static FREE_SLOTS: Queue<u32> = Queue::with_max_entries(1, 0);
+
+/// Orders that pages in the ledger were ever of: 1 at their index.
+#[map]
+pub static ORDERS: Array<[u8; 64]> = Array::with_max_entries(1, 0);
 
 /// Threads that are reclaiming, by thread id.
 #[map]

@@ -2,9 +2,10 @@
 
 use tracer_common::{FileKey, Kind, LossCounter, MAX_GUEST_RANGES, Region};
 
-use crate::account::{Direction, account, place, watched};
+use crate::account::{Direction, account, watched};
 use crate::hooks::{Access, Probed, at_entry, at_return};
 use crate::kernel::{Folio, Pointer};
+use crate::live::{charged, placed};
 use crate::maps::{FILE_PAGES, GUEST_FILES, GUEST_RANGES, count_loss, global, offset};
 use crate::unplaced::{forget, may_wait};
 
@@ -37,7 +38,7 @@ fn placed_anon<A: Access>(folio: Pointer, vma: Pointer, address: u64) -> Option<
     if may_wait(folio) {
         forget(folio);
     }
-    place(memcg, Kind::Anon, mapped_region::<A>(vma, address), folio.bytes());
+    placed(folio, memcg, Kind::Anon, mapped_region::<A>(vma, address));
     Some(())
 }
 
@@ -49,7 +50,7 @@ fn placed_hugetlb_anon<A: Access>(folio: Pointer, vma: Pointer, address: u64) ->
     let folio = Folio(folio);
     let memcg = folio.owner()?.memcg;
     watched(memcg)?;
-    place(memcg, Kind::Hugetlb, mapped_region::<A>(vma, address), folio.bytes());
+    placed(folio, memcg, Kind::Hugetlb, mapped_region::<A>(vma, address));
     Some(())
 }
 
@@ -118,10 +119,10 @@ fn placed_shmem<A: Access>(folio: Pointer, mapping: Pointer, expected: u64, stat
         // charged as what it is.
         if forget(folio) {
             account(memcg, Kind::Anon, Region::Unplaced, Direction::Uncharge, folio.bytes());
-            account(memcg, Kind::Shmem, region, Direction::Charge, folio.bytes());
+            charged(folio.0, memcg, Kind::Shmem, region, folio.bytes());
         }
     } else {
-        place(memcg, Kind::Shmem, region, folio.bytes());
+        placed(folio, memcg, Kind::Shmem, region);
     }
     Some(())
 }
@@ -143,7 +144,7 @@ fn placed_hugetlb<A: Access>(folio: Pointer, mapping: Pointer, status: i32) -> O
     let folio = Folio(folio);
     let memcg = folio.owner()?.memcg;
     watched(memcg)?;
-    place(memcg, Kind::Hugetlb, file_region(&file_of::<A>(mapping)), folio.bytes());
+    placed(folio, memcg, Kind::Hugetlb, file_region(&file_of::<A>(mapping)));
     Some(())
 }
 
@@ -203,10 +204,9 @@ fn placed_file<A: Access>(folio: Pointer, mapping: Pointer, status: i32) -> Opti
     }
     let memcg = folio.owner()?.memcg;
     watched(memcg)?;
-    let bytes = folio.bytes();
     let file = file_of::<A>(mapping);
-    place(memcg, Kind::File, file_region(&file), bytes);
-    count_file(memcg, &file, bytes);
+    placed(folio, memcg, Kind::File, file_region(&file));
+    count_file(memcg, &file, folio.bytes());
     Some(())
 }
 

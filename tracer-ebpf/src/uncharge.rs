@@ -2,10 +2,11 @@
 
 use tracer_common::{Kind, Region};
 
-use crate::account::{Direction, account, watched};
+use crate::account::{Direction, watched};
 use crate::charge::{objects, socket};
 use crate::hooks::{Access, at_entry};
 use crate::kernel::{Folio, Pointer, cgroup_id, cgroup_id_typed, socket_memcg};
+use crate::live::uncharged;
 use crate::maps::global;
 use crate::place::address_region;
 use crate::unplaced::{forget, may_wait};
@@ -24,7 +25,7 @@ fn uncharged_folio<A: Access>(folio: Pointer) -> Option<()> {
     } else {
         user_kind(folio, entry.qemu_tgid)
     };
-    account(owner.memcg, kind, region, Direction::Uncharge, folio.bytes());
+    uncharged(folio.0, owner.memcg, kind, region, folio.bytes());
     Some(())
 }
 
@@ -39,7 +40,7 @@ fn swapped_out_folio<A: Access>(folio: Pointer) -> Option<()> {
     let owner = folio.owner()?;
     let entry = watched(owner.memcg)?;
     let (kind, region) = user_kind(folio, entry.qemu_tgid);
-    account(owner.memcg, kind, region, Direction::Uncharge, folio.bytes());
+    uncharged(folio.0, owner.memcg, kind, region, folio.bytes());
     Some(())
 }
 
@@ -71,11 +72,11 @@ fn uncharged_kernel_pages<A: Access>(page: Pointer, order: u32) -> Option<()> {
         return None;
     }
     watched(owner.memcg)?;
-    account(
+    uncharged(
+        page,
         owner.memcg,
         Kind::Kmem,
         Region::Overhead,
-        Direction::Uncharge,
         global!(PAGE_SIZE) << (order & 31),
     );
     Some(())

@@ -4,9 +4,10 @@
 
 use tracer_common::{Kind, Region};
 
-use crate::account::{Direction, account, place, watched};
+use crate::account::{Direction, account, watched};
 use crate::hooks::{Access, Probed, at_entry};
 use crate::kernel::{Folio, Pointer};
+use crate::live::{charged, placed};
 use crate::maps::UNPLACED;
 use crate::place::{file_of, file_region, mapped_region};
 
@@ -41,7 +42,7 @@ fn placed_swapped_in<A: Access>(page: Pointer, vma: Pointer, address: u64) -> Op
     let memcg = folio.owner()?.memcg;
     watched(memcg)?;
     if forget(folio) {
-        place(memcg, Kind::Anon, mapped_region::<A>(vma, address), folio.bytes());
+        placed(folio, memcg, Kind::Anon, mapped_region::<A>(vma, address));
     }
     Some(())
 }
@@ -57,6 +58,6 @@ pub fn collapsed_into_file(folio: Folio) -> Option<()> {
     let kind = if folio.is_swapbacked() { Kind::Shmem } else { Kind::File };
     let region = file_region(&file_of::<Probed>(folio.mapping() as Pointer));
     account(memcg, Kind::Anon, Region::Unplaced, Direction::Uncharge, folio.bytes());
-    account(memcg, kind, region, Direction::Charge, folio.bytes());
+    charged(folio.0, memcg, kind, region, folio.bytes());
     Some(())
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use anyhow::{Context as _, Result};
-use headroom::recording::event::{Body, Event};
+use headroom::recording::event::{Body, Event, Live};
 use tracer_common::{Kind, Region};
 
 use crate::memcg::Memcg;
@@ -97,6 +97,10 @@ pub struct Sums {
     pub charged: HashMap<(u32, Kind), u64>,
     /// By memcg and kind.
     pub by_memcg: HashMap<(u64, Kind), i64>,
+    /// What accounts hold, bytes by kind, as last told.
+    pub live: BTreeMap<Kind, i64>,
+    /// Bytes that there was no room to follow.
+    pub not_followed: u64,
 }
 
 impl Sums {
@@ -117,6 +121,10 @@ impl Sums {
             } else {
                 *sums.charged.entry((charge.tid, charge.kind)).or_default() += charge.charged;
             }
+        }
+        for live in held(events).values() {
+            *sums.live.entry(live.kind).or_default() += signed(live.bytes);
+            sums.not_followed += live.not_followed;
         }
         sums
     }
@@ -152,6 +160,27 @@ impl Sums {
             .map(|(_, bytes)| bytes)
             .sum()
     }
+}
+
+/// What was last told of each account that holds something.
+fn held(events: &[Event]) -> HashMap<(u64, u32, u64, Kind), &Live> {
+    let mut held = HashMap::new();
+    for event in events {
+        if let Body::Live(live) = &event.body {
+            held.insert((live.memcg, live.tid, live.start_ns, live.kind), live);
+        }
+    }
+    held
+}
+
+/// Bytes of a kind that these threads hold.
+#[must_use]
+pub fn held_by(events: &[Event], threads: &HashSet<u32>, kind: Kind) -> u64 {
+    let held = held(events);
+    let theirs = held
+        .values()
+        .filter(|live| live.kind == kind && threads.contains(&live.tid));
+    theirs.map(|live| live.bytes).sum()
 }
 
 /// Threads whose name begins with `prefix`, by their ids.

@@ -16,8 +16,8 @@ use crate::mark::{self, Answer, Marks};
 use crate::node::privileges::{Attaching, Children, Code, give_up};
 use crate::node::target::Target;
 use crate::node::{CgroupVersion, Node};
-use crate::probe::{BackendChoice, Options, Tracer, boot_ns};
-use crate::recording::event::{FORMAT, Header};
+use crate::probe::{BackendChoice, LiveChoice, LiveState, Options, Tracer, boot_ns, page_size, room};
+use crate::recording::event::{FORMAT, Following, Header};
 use crate::units::Bytes;
 
 /// Arguments of every tracing command.
@@ -40,6 +40,16 @@ pub struct AttachArgs {
     /// Keep every privilege, instead of giving up those that are not needed once the probes are attached
     #[arg(long)]
     keep_privileges: bool,
+    /// Follow each page of overhead to the end of its charge, or fail: what threads still hold is then told from what was
+    /// given back. Done anyway where it is possible, which takes function probes
+    #[arg(long, conflicts_with = "no_live")]
+    live: bool,
+    /// Do not follow pages: charging overhead costs less
+    #[arg(long)]
+    no_live: bool,
+    /// Most pages that are followed at a time
+    #[arg(long, value_name = "PAGES", hide = true)]
+    live_room: Option<u32>,
     /// Size of the ring buffer, a power of two
     #[arg(long, value_name = "SIZE", default_value = "4MiB", hide = true)]
     ring: Bytes,
@@ -121,6 +131,8 @@ impl AttachArgs {
             stack_ring_bytes: stacks.ring_bytes()?,
             cgroup_v1: node.hierarchy().version == CgroupVersion::V1,
             v1_accounts_swap: node.hierarchy().accounts_memory_and_swap(),
+            live: self.live_choice(),
+            live_pages: self.live_room.unwrap_or_else(|| live_room(&node, &scope)),
         };
         let tracer = Tracer::attach(Path::new("/"), options).map_err(|error| unsupported(doctor::reason(&error)))?;
         protect::warn_of_missing(&node, &["CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH"]);
@@ -133,6 +145,14 @@ impl AttachArgs {
             protect: !self.no_protect,
             keep_privileges: self.keep_privileges,
         })
+    }
+
+    fn live_choice(&self) -> LiveChoice {
+        match (self.live, self.no_live) {
+            (true, _) => LiveChoice::Required,
+            (_, true) => LiveChoice::Off,
+            _ => LiveChoice::Auto,
+        }
     }
 
     fn targets(&self) -> anyhow::Result<Vec<Target>> {
@@ -309,6 +329,23 @@ impl Signals {
     }
 }
 
+/// How many pages of overhead there may be: as the budgets of the pods say that are there already.
+fn live_room(node: &Node, scope: &Scope) -> u32 {
+    let (pods, open) = match scope {
+        Scope::Pods(pods) => (pods.clone(), false),
+        Scope::Targets(targets) => (node.resolve_present(targets), true),
+        Scope::All => (node.pods(), true),
+    };
+    let budgets = pods.iter().map(|pod| {
+        let guest = pod.guest.as_ref().map_or(0, |guest| guest.charged_size());
+        pod.limit.map(|limit| limit.saturating_sub(guest))
+    });
+    let budgets: Vec<Option<u64>> = budgets.collect();
+    let open = open || budgets.contains(&None);
+    let sum = budgets.into_iter().flatten().fold(0_u64, u64::saturating_add);
+    room(sum, page_size(), open)
+}
+
 /// A name that can be part of a file's name.
 fn node_name(text: &str) -> Result<String, String> {
     let fits = |character: char| character.is_ascii_alphanumeric() || "._-".contains(character);
@@ -337,8 +374,24 @@ fn header(node: &Node, tracer: &Tracer, options: Options, host: String) -> Heade
         boot_unix_ns: u64::try_from(boot_unix_ns).unwrap_or(0),
         backends: tracer.backends(),
         granularity: options.granularity,
-        page_size: crate::probe::page_size(),
+        page_size: page_size(),
         cpus: std::thread::available_parallelism().map_or(1, |cpus| u32::try_from(cpus.get()).unwrap_or(u32::MAX)),
         forecasts: false,
+        live: Some(following(tracer.live())),
+    }
+}
+
+fn following(live: &LiveState) -> Following {
+    match live {
+        LiveState::On { pages } => Following {
+            on: true,
+            room: u64::from(*pages),
+            why_not: None,
+        },
+        LiveState::Off(reason) => Following {
+            on: false,
+            room: 0,
+            why_not: Some(reason.clone()),
+        },
     }
 }

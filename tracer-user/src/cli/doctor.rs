@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::cli::exit::{ExitError, Status};
 use crate::node::privileges::{Held, PRIVILEGES, Privilege, Privileges};
 use crate::node::{CgroupVersion, Hierarchy, Node};
-use crate::probe::{BackendChoice, KernelTypes, Options, Outcome, ProbeError, ProbeState, Tracer, absent};
+use crate::probe::{BackendChoice, KernelTypes, LiveState, Options, Outcome, ProbeError, ProbeState, Tracer, absent};
 
 /// Say what tracing is possible on this node, and what each probe gets or why not
 ///
@@ -34,6 +34,7 @@ struct Findings {
 
 struct Tracing {
     backend: &'static str,
+    live: LiveState,
     probes: Vec<ProbeState>,
     /// What the kernel's types lack of what headroom reads where it is there.
     absent: Vec<&'static str>,
@@ -82,6 +83,7 @@ fn examine(backend: BackendChoice) -> Findings {
         tracing: attached
             .map(|tracer| Tracing {
                 backend: tracer.backend().as_str(),
+                live: tracer.live().clone(),
                 probes: tracer.states().to_vec(),
                 absent: KernelTypes::of_running_kernel(root).map_or_else(|_| Vec::new(), |types| absent(&types)),
             })
@@ -146,6 +148,10 @@ impl Findings {
             "cgroup": self.cgroup.as_ref().map(ToString::to_string).ok(),
             "absent": self.tracing.as_ref().map(|tracing| tracing.absent.clone()).unwrap_or_default(),
             "backend": self.tracing.as_ref().map(|tracing| tracing.backend).ok(),
+            "live": self.tracing.as_ref().ok().map(|tracing| match &tracing.live {
+                LiveState::On { .. } => json!({"on": true}),
+                LiveState::Off(reason) => json!({"on": false, "why_not": reason}),
+            }),
             "probes": probes.map(Iterator::collect::<Vec<_>>).unwrap_or_default(),
         })
     }
@@ -203,6 +209,12 @@ impl Findings {
                 anstream::println!("             {}", exactness(tracing.backend));
                 if !tracing.absent.is_empty() {
                     anstream::println!("             this kernel has no {}", tracing.absent.join(", "));
+                }
+                match &tracing.live {
+                    LiveState::On { .. } => {
+                        anstream::println!("live bytes   works: what threads hold is told from what was given back");
+                    }
+                    LiveState::Off(reason) => anstream::println!("live bytes   not here: {reason}"),
                 }
                 for state in &tracing.probes {
                     anstream::println!("  {:<22} {}", state.probe.name, state.describe());

@@ -7,6 +7,7 @@ use tracer_common::{AccountKey, AccountTotals, COMM_LEN, Kind, LossCounter, OVER
 use super::accounts::Accounts;
 use super::files::top_files;
 use super::kills::Kills;
+use super::live::Holdings;
 use super::names::{Names, Pods, Seen, is_alive};
 use super::sink::EventSink;
 use super::stacks::Stacks;
@@ -49,6 +50,7 @@ pub struct Collector<S> {
     tracer: Tracer,
     targets: Targets,
     accounts: Accounts,
+    holdings: Holdings,
     names: Names,
     kills: Kills,
     sink: S,
@@ -100,6 +102,7 @@ impl<S: EventSink> Collector<S> {
             tracer,
             targets: Targets::new(scope),
             accounts: Accounts::default(),
+            holdings: Holdings::default(),
             names: Names::new(now),
             kills: Kills::default(),
             sink,
@@ -220,6 +223,7 @@ impl<S: EventSink> Collector<S> {
         self.missed_runs = self.tracer.missed_runs();
         self.drain()?;
         self.walk()?;
+        self.tell_holdings(boot_ns())?;
         self.announce_kills(u64::MAX)?;
         self.emit_stacks(Stacks::last_events)?;
         self.update_loss()?;
@@ -395,6 +399,11 @@ impl<S: EventSink> Collector<S> {
         let mut accounts: Vec<(AccountKey, AccountTotals)> = self.tracer.accounts().collect();
         let now = boot_ns();
         let killed = self.kills.first_waiting().filter(|&t| t > self.last_walk_ns);
+        if killed.is_some() {
+            // What was held when it was last looked, which is before the kill.
+            self.tell_holdings(self.holdings.read_ns())?;
+        }
+        self.holdings.read(now, &self.tracer, &accounts);
         for (key, totals) in &accounts {
             let seen = Seen {
                 tid: key.tid,
@@ -418,7 +427,11 @@ impl<S: EventSink> Collector<S> {
                 if let Some(stacks) = &mut self.stacks {
                     stacks.retire(key);
                 }
+                self.holdings.retire(key, totals.slot);
             }
+        }
+        for live in self.holdings.leave(&left, &mut self.tracer) {
+            self.emit(now, Body::Live(live))?;
         }
         left.iter().for_each(|memcg| self.tracer.close_overflow(*memcg));
         if std::mem::take(&mut self.exits_dropped) {
@@ -436,6 +449,14 @@ impl<S: EventSink> Collector<S> {
         let took = boot_ns().saturating_sub(began);
         self.next_walk_ns = now + WALK_NS.max(took.saturating_mul(WALK_SHARE));
         Ok(accounts)
+    }
+
+    /// Emits what accounts hold, where that changed.
+    fn tell_holdings(&mut self, t: u64) -> Result<(), CollectError> {
+        for live in self.holdings.changed(&mut self.tracer) {
+            self.emit(t, Body::Live(live))?;
+        }
+        Ok(())
     }
 
     /// Memcgs whose accounts change no more: a program that began before one was left has ended by now.
@@ -487,6 +508,7 @@ impl<S: EventSink> Collector<S> {
         self.drain()?;
         let accounts = self.walk()?;
         let began = boot_ns();
+        self.tell_holdings(began)?;
         for (t, sample) in self.targets.samples(&self.node) {
             self.emit(t, Body::Sample(sample))?;
         }
@@ -523,6 +545,7 @@ impl<S: EventSink> Collector<S> {
                 + count(LossCounter::ReturnsMissed),
             stacks_dropped: count(LossCounter::StacksDropped),
             stacks_unknown: self.stacks.as_ref().map_or(0, Stacks::unknown),
+            not_followed: count(LossCounter::LiveFull),
             max_delay_ns: self.loss.max_delay_ns,
         };
         if loss.ring_full > self.loss.ring_full {

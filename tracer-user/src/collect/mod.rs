@@ -7,6 +7,7 @@ mod accounts;
 mod collector;
 mod files;
 mod kills;
+mod live;
 mod names;
 mod run;
 mod sink;

@@ -131,7 +131,12 @@ impl Excerpt {
                 }
             }
             Body::Loss(loss) => self.loss = loss,
-            body @ (Body::Pod(_) | Body::Process(_) | Body::Thread(_) | Body::Frame(_) | Body::Stack(_)) => {
+            body @ (Body::Pod(_)
+            | Body::Process(_)
+            | Body::Thread(_)
+            | Body::Live(_)
+            | Body::Frame(_)
+            | Body::Stack(_)) => {
                 give(&Event { t: from, body });
             }
             _ => {}

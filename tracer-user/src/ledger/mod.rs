@@ -10,6 +10,7 @@ mod culprit;
 mod excerpt;
 pub mod forecast;
 mod foresight;
+mod held;
 mod paths;
 mod peaks;
 mod pod;
@@ -26,6 +27,7 @@ pub use account::{Account, Cells, Flow, ThreadKey};
 pub use culprit::{Culprit, Entity, culprit};
 pub use excerpt::{Bounds, Excerpt, NoBound};
 pub use foresight::{Foresight, Replay};
+pub use held::Held;
 pub use paths::{CodePaths, Path, PathCharge};
 pub use peaks::Peaks;
 pub use pod::{PodLedger, Sizes};
@@ -35,7 +37,7 @@ pub use resolve::{Resolved, ThreadGrowth};
 pub use series::{Point, Series};
 
 use crate::recording::event::{
-    Body, Charge, Event, FileCache, Footer, Header, Loss, Mark, Oom, Process, StackCharge, Thread,
+    Body, Charge, Event, FileCache, Footer, Header, Live, Loss, Mark, Oom, Process, StackCharge, Thread,
 };
 
 /// Threads kept apart; beyond that those that ended are added up by role, so that a recording of hours with short
@@ -129,6 +131,7 @@ impl Ledger {
             Body::Process(process) => self.process(process),
             Body::Thread(thread) => self.thread(thread),
             Body::Charge(charge) => self.charge(t, charge),
+            Body::Live(live) => self.live(t, live),
             Body::Sample(sample) => {
                 let tolerance = self.tolerance();
                 if let Some(pod) = self.pods.get_mut(&sample.pod)
@@ -205,6 +208,15 @@ impl Ledger {
             && let Some(pod) = self.pods.get_mut(pod)
         {
             pod.charge(t, charge, *counted);
+        }
+    }
+
+    fn live(&mut self, t: u64, live: &Live) {
+        // What is held elsewhere does not count against the limit.
+        if let Some((pod, true)) = self.memcgs.get(&live.memcg)
+            && let Some(pod) = self.pods.get_mut(pod)
+        {
+            pod.live(t, live);
         }
     }
 

@@ -7,11 +7,12 @@ use tracer_common::Kind;
 
 use super::account::{Account, Cells, ThreadKey};
 use super::culprit::Entity;
+use super::held::Held;
 use super::peaks::Peaks;
 use super::predicted::Predicted;
 use super::reconcile::Worst;
 use super::series::Series;
-use crate::recording::event::{Alert, Charge, Forecast, Oom, Pod, Reclaim, Sample};
+use crate::recording::event::{Alert, Charge, Forecast, Live, Oom, Pod, Reclaim, Sample};
 
 /// Roles and processes of ended threads kept apart; names come from pods, so there is no other bound to their number.
 const MAX_ENDED: usize = 1024;
@@ -62,6 +63,10 @@ pub struct PodLedger {
     /// What the last sample (or the kill) made comparable.
     recent: Vec<(ThreadKey, Cells)>,
     total: Cells,
+    /// What accounts hold now.
+    held: Held,
+    /// What they held at the kill that ended the window.
+    held_at_kill: Option<Held>,
 }
 
 /// A histogram of 1 to 2^62 at two digits.
@@ -85,7 +90,10 @@ impl PodLedger {
         }
         if self.first.is_some() && self.pod.memcg != pod.memcg && self.ooms.is_empty() {
             // Another memcg limits now: growth of the old one's usage says nothing about it.
-            *self = Self::default();
+            *self = Self {
+                held: std::mem::take(&mut self.held),
+                ..Self::default()
+            };
         }
         self.pod = pod.clone();
     }
@@ -93,6 +101,7 @@ impl PodLedger {
     pub(super) fn restart(&mut self) {
         *self = Self {
             pod: std::mem::take(&mut self.pod),
+            held: std::mem::take(&mut self.held),
             ..Self::default()
         };
     }
@@ -120,6 +129,21 @@ impl PodLedger {
             // Older than the kill, but told after it.
             self.settle(t);
         }
+    }
+
+    pub(super) fn live(&mut self, t: u64, live: &Live) {
+        self.held.take(t, live);
+        if self.kill_t().is_some_and(|kill| t <= kill)
+            && let Some(held) = &mut self.held_at_kill
+        {
+            held.take(t, live);
+        }
+    }
+
+    /// What accounts hold at the end of the window.
+    #[must_use]
+    pub fn held(&self) -> &Held {
+        self.held_at_kill.as_ref().unwrap_or(&self.held)
     }
 
     /// Takes a sample; says whether it is to become a point of the timeline.
@@ -174,6 +198,9 @@ impl PodLedger {
                 self.headroom_min = Some(self.headroom_min.map_or(headroom, |least| least.min(headroom)));
             }
         }
+        if self.ooms.is_empty() {
+            self.held_at_kill = Some(self.held.clone());
+        }
         self.ooms.push((t, oom.clone()));
     }
 
@@ -208,10 +235,12 @@ impl PodLedger {
         }
     }
 
-    /// Threads that something is still to be told of: what they were charged since the last sample, or what that sample
-    /// made comparable.
+    /// Threads that something is still to be told of: what they were charged since the last sample, what that sample made
+    /// comparable, or what they hold.
     pub(super) fn in_use(&self) -> impl Iterator<Item = ThreadKey> {
-        self.late.keys().copied().chain(self.recent.iter().map(|(key, _)| *key))
+        let recent = self.recent.iter().map(|(key, _)| *key);
+        let holding = self.held.threads().chain(self.held().threads());
+        self.late.keys().copied().chain(recent).chain(holding)
     }
 
     pub(super) fn fold(&mut self, key: ThreadKey, entity: &Entity) {

@@ -1,11 +1,11 @@
 //! What user space tells the kernel side, and reads from it: watch list, guest RAM, records, accounts, losses.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use aya::maps::MapError;
 use tracer_common::{
-    AccountKey, AccountTotals, FileKey, GuestRange, GuestRanges, Kind, LossCounter, MAX_GUEST_RANGES, OVERFLOW_TID,
-    Region, Watched,
+    AccountKey, AccountTotals, FileKey, GuestRange, GuestRanges, Kind, LossCounter, MAX_GUEST_RANGES, NOT_FOLLOWED,
+    OVERFLOW_TID, OwnerTotals, Region, Watched,
 };
 
 use super::record::{Record, StackSample, decode, decode_stack};
@@ -39,6 +39,11 @@ fn overflow_keys(memcg: u64) -> impl Iterator<Item = AccountKey> {
         })
 }
 
+/// Whether the pages of an account are followed, where any are.
+fn follows(key: &AccountKey) -> bool {
+    key.region == Region::Overhead as u8 && Kind::from_u8(key.kind).is_some_and(Kind::is_followed)
+}
+
 fn failed(map: &'static str) -> impl Fn(MapError) -> ProbeError {
     move |source| ProbeError::Map { map, source }
 }
@@ -62,12 +67,19 @@ impl Tracer {
     }
 
     fn open_overflow(&mut self, key: AccountKey) -> Result<(), ProbeError> {
+        if self.accounts.get(&key, 0).is_ok() {
+            return Ok(());
+        }
+        let slot = match &mut self.ledger {
+            Some(ledger) if follows(&key) => ledger.open_overflow(key),
+            _ => NOT_FOLLOWED,
+        };
         let empty = AccountTotals {
             charged: 0,
             uncharged: 0,
             emitted: 0,
             tgid: 0,
-            padding: 0,
+            slot,
             sampled: 0,
             comm: [0; 16],
         };
@@ -93,6 +105,9 @@ impl Tracer {
     pub fn close_overflow(&mut self, memcg: u64) {
         for key in overflow_keys(memcg) {
             self.remove_account(&key);
+        }
+        if let Some(ledger) = &mut self.ledger {
+            ledger.close_overflow(memcg);
         }
     }
 
@@ -173,6 +188,28 @@ impl Tracer {
     /// Removes an account of a thread that is gone, after its totals were read. An account that is not there is fine.
     pub fn remove_account(&mut self, key: &AccountKey) {
         let _ = self.accounts.remove(key);
+    }
+
+    /// What the account that has this slot holds; `None` where pages are not followed, or there is no such slot.
+    #[must_use]
+    pub fn owner(&self, slot: u32) -> Option<OwnerTotals> {
+        self.ledger.as_ref()?.owner(slot)
+    }
+
+    /// Makes a slot free whose account was removed and holds nothing.
+    pub fn close_slot(&mut self, slot: u32) {
+        if let Some(ledger) = &mut self.ledger {
+            ledger.close(slot);
+        }
+    }
+
+    /// Forgets the pages of these slots, whose memcgs are watched no more.
+    pub fn forget_pages(&mut self, slots: &HashSet<u32>) {
+        if let Some(ledger) = &mut self.ledger
+            && !slots.is_empty()
+        {
+            ledger.forget(slots);
+        }
     }
 
     /// What the kernel side could not do as meant, since the start.

@@ -77,6 +77,7 @@ fn sle_5_14_has_the_names_of_5_15_and_the_sockets_of_5_14() {
             "charge_replacement",
             "charge_replacement on mem_cgroup_migrate(struct page *)",
         ),
+        ("move_charge", "not needed"),
         ("charge_hugetlb", "not needed"),
         ("charge_other_objects", "not needed"),
         ("place_anon", "place_anon on page_add_new_anon_rmap(struct page *)"),
@@ -176,6 +177,7 @@ fn what_6_8_charges_anew() {
                 "charge_replacement",
                 "charge_replacement on mem_cgroup_replace_folio(struct folio *)",
             ),
+            ("move_charge", "move_charge on mem_cgroup_migrate(struct folio *)"),
             ("place_shmem", "place_shmem on shmem_add_to_page_cache(struct folio *)"),
             (
                 "place_hugetlb",

@@ -73,6 +73,8 @@ pub enum Group {
     /// Counts charges by the changes of a memcg's counters. Either this group or the functions are attached, or pages
     /// would count twice.
     Tracepoints,
+    /// What following each page takes, beside the functions.
+    Live,
     /// Everything else, whatever counts the charges.
     Events,
 }
@@ -84,6 +86,7 @@ impl Group {
         match self {
             Self::Functions => "function probes",
             Self::Tracepoints => "memcg tracepoints",
+            Self::Live => "page ledger",
             Self::Events => "events",
         }
     }

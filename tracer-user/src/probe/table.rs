@@ -323,6 +323,14 @@ pub const PROBES: &[Probe] = &[
         ],
     ),
     Probe::required(
+        "move_charge",
+        Group::Live,
+        candidates![
+            Candidate::entry("move_charge", "mem_cgroup_migrate", &[FOLIO, FOLIO]).with("mem_cgroup_replace_folio"),
+            Candidate::nothing("charge_replacement sees pages that migrate").without(&["mem_cgroup_replace_folio"]),
+        ],
+    ),
+    Probe::required(
         "lruvec_stat",
         Group::Tracepoints,
         candidates![Candidate::tracepoint(

@@ -15,6 +15,7 @@ use super::attached::Attached;
 use super::btf::{KernelTypes, TypesError};
 use super::fallback::passed_over;
 use super::kernel_table::{Unresolved, resolve_offsets};
+use super::live::{self, LiveChoice, LiveState, PageLedger};
 use super::plan::{Backend, BackendChoice, Group};
 use super::preemption;
 
@@ -36,6 +37,10 @@ pub struct Options {
     pub cgroup_v1: bool,
     /// Whether cgroup v1 accounts memory and swap together, so that what is swapped out gives its charge back at once.
     pub v1_accounts_swap: bool,
+    /// Whether pages of overhead are followed.
+    pub live: LiveChoice,
+    /// How many pages there is room for then: see [`room`](super::room).
+    pub live_pages: u32,
 }
 
 impl Default for Options {
@@ -47,6 +52,8 @@ impl Default for Options {
             stack_ring_bytes: None,
             cgroup_v1: false,
             v1_accounts_swap: false,
+            live: LiveChoice::Auto,
+            live_pages: 1 << 14,
         }
     }
 }
@@ -69,6 +76,9 @@ pub enum ProbeError {
     /// The same, for want of a capability.
     #[error("the kernel refused the eBPF maps: permission denied")]
     Denied,
+    /// Pages were to be followed, and cannot be.
+    #[error("pages cannot be followed: {0}")]
+    Live(String),
     /// No backend counts charges here.
     #[error("no backend can count charges on this kernel: {0}")]
     NoBackend(String),
@@ -125,6 +135,8 @@ pub struct Tracer {
     pub(super) guest_files: HashMap<MapData, FileKey, u8>,
     pub(super) file_pages: HashMap<MapData, [u64; 3], u64>,
     pub(super) losses: PerCpuArray<MapData, u64>,
+    pub(super) ledger: Option<PageLedger>,
+    live: LiveState,
     pub(super) malformed: u64,
     pub(super) logger: Option<EbpfLogger<&'static dyn log::Log>>,
 }
@@ -136,40 +148,89 @@ impl Tracer {
     /// When the kernel shows no types, refuses the maps, or no backend can count charges.
     pub fn attach(root: &Path, options: Options) -> Result<Self, ProbeError> {
         let types = KernelTypes::of_running_kernel(root)?;
-        let offsets = resolve_offsets(&types)?;
-        let btf = Btf::from_sys_fs().map_err(|error| ProbeError::Load {
-            reason: error.to_string(),
-        })?;
-        let again = preemption::possible(root);
-        let mut ebpf = load(&types, &btf, &offsets, options, again)?;
-        let mut attacher = Attacher {
-            ebpf: &mut ebpf,
-            types: &types,
-            btf: &btf,
-            functions: options.backend.functions(),
-            cgroup_v1: options.cgroup_v1,
-            v1_accounts_swap: options.v1_accounts_swap,
-            again,
+        let kernel = Kernel {
+            offsets: resolve_offsets(&types)?,
+            types,
+            btf: Btf::from_sys_fs().map_err(|error| ProbeError::Load {
+                reason: error.to_string(),
+            })?,
+            again: preemption::possible(root),
         };
+        if options.stack_ring_bytes.is_some() && !has_stacks(&kernel.types) {
+            return Err(ProbeError::NoStacks);
+        }
         let mut refusals = Vec::new();
         for &group in options.backend.accounting() {
-            match attacher.group(group) {
-                Ok((mut attached, mut states)) => {
-                    let (more, more_states) = attacher.group(Group::Events)?;
-                    attached.extend(more);
-                    states.extend(more_states);
-                    passed_over(&mut states, refusals);
-                    let mut this = Self::with(ebpf, attached, states, again)?;
-                    this.samples_stacks = options.stack_ring_bytes.is_some();
-                    return Ok(this);
+            match Self::attach_group(&kernel, group, options) {
+                Ok(mut tracer) => {
+                    passed_over(&mut tracer.states, refusals);
+                    return Ok(tracer);
                 }
+                // Another backend would not do better.
+                Err(error @ (ProbeError::Live(_) | ProbeError::Denied | ProbeError::Load { .. })) => return Err(error),
                 Err(error) => refusals.push(format!("{}: {error}", group.as_str())),
             }
         }
         Err(ProbeError::NoBackend(refusals.join("; ")))
     }
 
-    fn with(mut ebpf: Ebpf, attached: Vec<Attached>, states: Vec<ProbeState>, again: bool) -> Result<Self, ProbeError> {
+    /// Attaches with the page ledger, or without it where it is not wanted or not possible.
+    fn attach_group(kernel: &Kernel, group: Group, options: Options) -> Result<Self, ProbeError> {
+        let reason = match (options.live, live::impossible(&kernel.types, group)) {
+            (LiveChoice::Off, _) => "not wanted".to_owned(),
+            (_, Some(reason)) => reason,
+            (_, None) => match Self::try_attach(
+                kernel,
+                group,
+                options,
+                LiveState::On {
+                    pages: options.live_pages.max(1),
+                },
+            ) {
+                Ok(tracer) => match live::lacking(&tracer.states) {
+                    None => return Ok(tracer),
+                    Some(reason) => reason,
+                },
+                Err(error) => error.to_string(),
+            },
+        };
+        if options.live == LiveChoice::Required {
+            return Err(ProbeError::Live(reason));
+        }
+        Self::try_attach(kernel, group, options, LiveState::Off(reason))
+    }
+
+    fn try_attach(kernel: &Kernel, group: Group, options: Options, live: LiveState) -> Result<Self, ProbeError> {
+        let mut ebpf = kernel.load(options, &live)?;
+        let mut attacher = Attacher {
+            ebpf: &mut ebpf,
+            types: &kernel.types,
+            btf: &kernel.btf,
+            functions: options.backend.functions(),
+            cgroup_v1: options.cgroup_v1,
+            v1_accounts_swap: options.v1_accounts_swap,
+            again: kernel.again,
+        };
+        let follows = matches!(live, LiveState::On { .. });
+        let groups = [Some(group), follows.then_some(Group::Live), Some(Group::Events)];
+        let (mut attached, mut states) = (Vec::new(), Vec::new());
+        for group in groups.into_iter().flatten() {
+            let (more, more_states) = attacher.group(group)?;
+            attached.extend(more);
+            states.extend(more_states);
+        }
+        let mut this = Self::with(ebpf, attached, states, live)?;
+        this.again = kernel.again;
+        this.samples_stacks = options.stack_ring_bytes.is_some();
+        Ok(this)
+    }
+
+    fn with(
+        mut ebpf: Ebpf,
+        attached: Vec<Attached>,
+        states: Vec<ProbeState>,
+        live: LiveState,
+    ) -> Result<Self, ProbeError> {
         macro_rules! take {
             ($name:literal) => {
                 ebpf.take_map($name)
@@ -189,12 +250,18 @@ impl Tracer {
             Outcome::Attached { backend, .. } => Some(backend),
             _ => None,
         });
+        let ledger = match &live {
+            LiveState::On { .. } => Some(PageLedger::take(&mut ebpf)?),
+            LiveState::Off(_) => None,
+        };
         Ok(Self {
+            ledger,
+            live,
             logger,
             attached,
             missed: 0,
             backend: backend.unwrap_or(Backend::Tracepoint),
-            again,
+            again: false,
             states,
             samples_stacks: false,
             ring: take!("RECORDS"),
@@ -226,6 +293,12 @@ impl Tracer {
     #[must_use]
     pub const fn runs_twice(&self) -> bool {
         self.again
+    }
+
+    /// Whether pages of overhead are followed, so that it is known what accounts hold.
+    #[must_use]
+    pub const fn live(&self) -> &LiveState {
+        &self.live
     }
 
     /// What became of each probe.
@@ -284,37 +357,49 @@ pub fn page_size() -> u64 {
     u64::try_from(page_size).unwrap_or(4096)
 }
 
-fn load(
-    types: &KernelTypes,
-    btf: &Btf,
-    offsets: &KernelOffsets,
-    options: Options,
+/// What a kernel is like.
+struct Kernel {
+    types: KernelTypes,
+    btf: Btf,
+    offsets: KernelOffsets,
+    /// Each function needs its second program.
     again: bool,
-) -> Result<Ebpf, ProbeError> {
-    let page_size = page_size();
-    let page_shift = page_size.trailing_zeros();
-    // kernel: enum bpf_func_id, BPF_FUNC_get_current_task_btf (5.11)
-    let has_task_btf = u32::from(types.enum_value("BPF_FUNC_get_current_task_btf").is_some());
-    if options.stack_ring_bytes.is_some() && !has_stacks(types) {
-        return Err(ProbeError::NoStacks);
+}
+
+impl Kernel {
+    fn load(&self, options: Options, live: &LiveState) -> Result<Ebpf, ProbeError> {
+        let page_size = page_size();
+        let page_shift = page_size.trailing_zeros();
+        // kernel: enum bpf_func_id, BPF_FUNC_get_current_task_btf (5.11)
+        let has_task_btf = u32::from(self.types.enum_value("BPF_FUNC_get_current_task_btf").is_some());
+        let (pages, slots) = match live {
+            LiveState::On { pages } => (*pages, live::SLOTS),
+            LiveState::Off(_) => (1, 1),
+        };
+        let follow = u32::from(matches!(live, LiveState::On { .. }));
+        // Where there are no stacks, the map is there all the same: as small as can be.
+        let stack_ring = options
+            .stack_ring_bytes
+            .unwrap_or(u32::try_from(page_size).unwrap_or(4096));
+        EbpfLoader::new()
+            .btf(Some(&self.btf))
+            .override_global("OFFSETS", &self.offsets, true)
+            .override_global("GRANULARITY", &options.granularity, true)
+            .override_global("PAGE_SIZE", &page_size, true)
+            .override_global("PAGE_SHIFT", &page_shift, true)
+            .override_global("HAS_TASK_BTF", &has_task_btf, true)
+            .override_global("AGAIN", &u32::from(self.again), true)
+            .override_global("FOLLOW", &follow, true)
+            .override_global("STACKS", &u32::from(options.stack_ring_bytes.is_some()), true)
+            .map_max_entries("STACK_RECORDS", stack_ring)
+            .map_max_entries("RECORDS", options.ring_bytes)
+            .map_max_entries("PAGES", pages)
+            // Slot 0 stands for none.
+            .map_max_entries("OWNERS", slots + 1)
+            .map_max_entries("FREE_SLOTS", slots)
+            .load(OBJECT)
+            .map_err(|error| not_loaded(&error))
     }
-    // Where there are none, the map is there all the same: as small as can be.
-    let stack_ring = options
-        .stack_ring_bytes
-        .unwrap_or(u32::try_from(page_size).unwrap_or(4096));
-    EbpfLoader::new()
-        .btf(Some(btf))
-        .override_global("OFFSETS", offsets, true)
-        .override_global("GRANULARITY", &options.granularity, true)
-        .override_global("PAGE_SIZE", &page_size, true)
-        .override_global("PAGE_SHIFT", &page_shift, true)
-        .override_global("HAS_TASK_BTF", &has_task_btf, true)
-        .override_global("STACKS", &u32::from(options.stack_ring_bytes.is_some()), true)
-        .map_max_entries("STACK_RECORDS", stack_ring)
-        .override_global("AGAIN", &u32::from(again), true)
-        .map_max_entries("RECORDS", options.ring_bytes)
-        .load(OBJECT)
-        .map_err(|error| not_loaded(&error))
 }
 
 /// Whether a program can ask for the running thread's stacks.

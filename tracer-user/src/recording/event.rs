@@ -36,6 +36,7 @@ pub enum Body {
     Process(Process),
     Thread(Thread),
     Charge(Charge),
+    Live(Live),
     Sample(Sample),
     Reclaim(Reclaim),
     Forecast(Forecast),
@@ -79,6 +80,21 @@ pub struct Header {
     /// Forecasts were made while recording: a reader need not make them again.
     #[serde(default)]
     pub forecasts: bool,
+    /// Whether pages were followed, so that `live` lines say what accounts hold; absent in older recordings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub live: Option<Following>,
+}
+
+/// Whether each page of overhead was followed to the end of its charge.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Following {
+    /// It was.
+    pub on: bool,
+    /// Pages, or larger units that were charged at once, that there was room for at a time.
+    pub room: u64,
+    /// Why not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why_not: Option<String>,
 }
 
 /// What had been counted before this recording begins, where it begins later than the tracer: a flight recorder keeps
@@ -272,6 +288,35 @@ impl From<ChargeLine> for Event {
             }),
         }
     }
+}
+
+/// What an account holds: bytes of overhead that were charged to it since the tracer attached and are charged still,
+/// whoever may give them back, and though its thread may be gone. Told when it changes; 0 until it is told.
+///
+/// Kinds that come in pages are followed: anon, file, shmem, hugetlb, pagetable, secondary_pagetable, kernel_stack and kmem.
+/// vmalloc areas stay kmem here. slab, percpu and sock are not followed, and guest RAM is not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Live {
+    /// cgroup id.
+    pub memcg: u64,
+    /// Thread id; 4294967295 for what accounts hold that are too many to be told apart.
+    pub tid: u32,
+    /// Start time of the thread; 0 for the overflow account.
+    pub start_ns: u64,
+    /// What kind of memory.
+    #[serde(with = "names::kind")]
+    #[schemars(with = "schema::KindName")]
+    pub kind: Kind,
+    /// Bytes held now.
+    pub bytes: u64,
+    /// Bytes charged to the account that there was no room to follow, since the tracer attached: held or not.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub not_followed: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// The kernel's own figures for a memcg: what the accounts are reconciled against.
@@ -534,6 +579,9 @@ pub struct Loss {
     /// Sampled stacks that are not known: too many different ones, or no names in time.
     #[serde(default)]
     pub stacks_unknown: u64,
+    /// Bytes of pages that there was no room to follow: nobody knows how long they are held.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub not_followed: u64,
     /// Longest that a byte waited in the kernel because the ring buffer was full, nanoseconds.
     pub max_delay_ns: u64,
 }
@@ -551,6 +599,7 @@ impl Loss {
             missed_runs: self.missed_runs.saturating_sub(before.missed_runs),
             stacks_dropped: self.stacks_dropped.saturating_sub(before.stacks_dropped),
             stacks_unknown: self.stacks_unknown.saturating_sub(before.stacks_unknown),
+            not_followed: self.not_followed.saturating_sub(before.not_followed),
             max_delay_ns: if self.max_delay_ns > before.max_delay_ns {
                 self.max_delay_ns
             } else {

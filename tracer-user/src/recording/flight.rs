@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use tracer_common::{Kind, Region};
 
-use super::event::{Baseline, Body, Event, Footer, Header, Loss, Pod, Process, Thread, Total};
+use super::event::{Baseline, Body, Event, Footer, Header, Live, Loss, Pod, Process, Thread, Total};
 use super::{Sink, WriteError, Writer};
 
 /// What errors call the recording while it is in memory.
@@ -242,7 +242,7 @@ impl Open {
         self.first_t = Some(self.first_t.map_or(event.t, |first| first.min(event.t)));
         self.last_t = self.last_t.max(event.t);
         match &event.body {
-            Body::Pod(_) | Body::Process(_) | Body::Thread(_) => {
+            Body::Pod(_) | Body::Process(_) | Body::Thread(_) | Body::Live(_) => {
                 // Writing to memory does not fail, and an event that cannot be written fails in the frame as well.
                 let _ = serde_json::to_writer(&mut self.lines, event);
                 self.lines.push(b'\n');
@@ -313,6 +313,8 @@ struct Dropped {
     pods: BTreeMap<u32, Pod>,
     processes: HashMap<u32, Process>,
     threads: HashMap<(u32, u64), Thread>,
+    /// What accounts hold: each is told only when it changes. By thread, then by memcg and kind.
+    live: BTreeMap<(u32, u64), BTreeMap<(u64, Kind), Live>>,
     sums: Sums,
     loss: Loss,
 }
@@ -337,6 +339,7 @@ impl Dropped {
                 }
             }
             Body::Thread(thread) => self.thread(thread),
+            Body::Live(live) => self.live(live),
             Body::Baseline(baseline) => {
                 for total in baseline.totals {
                     self.sums
@@ -350,7 +353,8 @@ impl Dropped {
 
     fn thread(&mut self, thread: Thread) {
         let key = (thread.tid, thread.start_ns);
-        if !thread.exited {
+        if !thread.exited || self.live.contains_key(&key) {
+            // What holds memory keeps its name.
             if self.threads.len() < MAX_NAMES || self.threads.contains_key(&key) {
                 self.threads.insert(key, thread);
             }
@@ -360,6 +364,27 @@ impl Dropped {
         let main = thread.tid == thread.pid;
         if main && !self.threads.values().any(|other| other.pid == thread.pid) {
             self.processes.remove(&thread.pid);
+        }
+    }
+
+    fn live(&mut self, live: Live) {
+        let key = (live.tid, live.start_ns);
+        if live.bytes > 0 || live.not_followed > 0 {
+            if self.live.len() < MAX_NAMES || self.live.contains_key(&key) {
+                let accounts = self.live.entry(key).or_default();
+                accounts.insert((live.memcg, live.kind), live);
+            }
+            return;
+        }
+        let Some(accounts) = self.live.get_mut(&key) else {
+            return;
+        };
+        accounts.remove(&(live.memcg, live.kind));
+        if accounts.is_empty() {
+            self.live.remove(&key);
+            if let Some(thread) = self.threads.get(&key).filter(|thread| thread.exited) {
+                self.thread(thread.clone());
+            }
         }
     }
 
@@ -377,6 +402,8 @@ impl Dropped {
         let mut threads: Vec<&Thread> = self.threads.values().collect();
         threads.sort_by_key(|thread| (thread.tid, thread.start_ns));
         events.extend(threads.into_iter().cloned().map(Body::Thread));
+        let live = self.live.values().flat_map(BTreeMap::values);
+        events.extend(live.cloned().map(Body::Live));
         events
     }
 }

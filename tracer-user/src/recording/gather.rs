@@ -71,6 +71,7 @@ impl Gather {
         !matches!(
             body,
             Body::Charge(_)
+                | Body::Live(_)
                 | Body::Process(_)
                 | Body::Thread(_)
                 | Body::Reclaim(_)

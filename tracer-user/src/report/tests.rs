@@ -48,6 +48,7 @@ impl Story {
             page_size: 4096,
             cpus: 2,
             forecasts: true,
+            live: None,
         }));
         story.push(Body::Pod(Pod {
             pod: 1,

@@ -6,7 +6,7 @@ use super::{Cgroup, Vm};
 use crate::build::Binaries;
 
 /// All workloads of the program `workload` (crate headroom-tests), in the order in which they are run.
-pub const WORKLOADS: [&str; 21] = [
+pub const WORKLOADS: [&str; 23] = [
     "anon",
     "thp",
     "thp-off",
@@ -28,6 +28,8 @@ pub const WORKLOADS: [&str; 21] = [
     "socket",
     "hugetlb",
     "kernel",
+    "live",
+    "live-overflow",
 ];
 
 /// How often is attached and detached: under load each time takes seconds in an emulated machine.

@@ -37,6 +37,8 @@ pub struct Stage {
     pub actor: u32,
     recording: PathBuf,
     backend: String,
+    /// Whether pages are followed, by the recording's header.
+    follows: bool,
     document: Document,
 }
 
@@ -71,6 +73,7 @@ pub fn play(name: &str, backend: &str) -> Result<Document> {
         actor: 0,
         recording: recordings.path().join("workload.jsonl.zst"),
         backend: String::new(),
+        follows: false,
         document: Document {
             workload: name.to_owned(),
             kernel: nix::sys::utsname::uname()?.release().to_string_lossy().into_owned(),
@@ -84,7 +87,8 @@ pub fn play(name: &str, backend: &str) -> Result<Document> {
         stage.document.ok = true;
         return Ok(stage.document);
     }
-    let mut recorder = Recorder::start(&stage.group.target(), &stage.recording, &["--backend", backend])?;
+    let options = [&["--backend", backend], workload.options()].concat();
+    let mut recorder = Recorder::start(&stage.group.target(), &stage.recording, &options)?;
     let status = stage.lead(workload.as_mut(), name)?;
     workload.ended(&mut stage, status)?;
     recorder.interrupt()?;
@@ -123,10 +127,21 @@ impl Stage {
         };
         if self.backend.is_empty() {
             self.backend = backend(&events)?;
+            self.follows = follows(&events);
+            let expected = self.backend != "tracepoint";
+            self.check(Check {
+                name: "pages are followed".to_owned(),
+                expected: expected.to_string(),
+                got: self.follows.to_string(),
+                ok: self.follows == expected,
+            });
         }
         let sums = Sums::of(&events);
         self.check_figures(phase, &figures, &sums)?;
         self.check_truth(phase, truth, &sums)?;
+        if self.follows && sums.not_followed == 0 {
+            self.check_live(phase, &figures, &sums)?;
+        }
         self.document.phases.push(Phase {
             name: phase.to_owned(),
             recorded: sums.net.iter().map(|(kind, net)| (kind.to_string(), *net)).collect(),
@@ -193,6 +208,49 @@ impl Stage {
             2 * stock,
         ));
         Ok(())
+    }
+
+    /// Compares what accounts hold with the kernel's own figures and with what was charged and not given back.
+    fn check_live(&mut self, phase: &str, figures: &Figures, sums: &Sums) -> Result<()> {
+        let held = |kinds: &[Kind]| kinds.iter().filter_map(|kind| sums.live.get(kind)).sum::<i64>();
+        // vmalloc areas stay kmem there.
+        for (name, kinds, live) in [
+            ("anon", &[Kind::Anon][..], held(&[Kind::Anon])),
+            ("file", &[Kind::File], held(&[Kind::File])),
+            ("shmem", &[Kind::Shmem], held(&[Kind::Shmem])),
+            ("hugetlb", &[Kind::Hugetlb], held(&[Kind::Hugetlb])),
+            ("pagetable", &[Kind::Pagetable], held(&[Kind::Pagetable])),
+            ("kernel_stack", &[Kind::KernelStack], held(&[Kind::KernelStack])),
+            ("kmem", &[Kind::Kmem, Kind::Vmalloc], held(&[Kind::Kmem])),
+        ] {
+            let placed = |kind: &Kind| sums.of_kind(*kind) - sums.unplaced.get(kind).copied().unwrap_or(0);
+            let net = kinds.iter().map(placed).sum();
+            self.check(Check::bytes(
+                format!("{phase}: {name} held, by its accounts"),
+                net,
+                live,
+                0,
+            ));
+        }
+        let swap_cache = figures.kinds.get("swap_cache").copied().unwrap_or(0);
+        if swap_cache == 0 {
+            let off = signed(stat_is_off_by()? * (1 + self.below.len() as u64));
+            for (name, kind) in [("anon", Kind::Anon), ("file", Kind::File), ("shmem", Kind::Shmem)] {
+                let expected = signed(figures.kinds.get(name).copied().unwrap_or(0));
+                self.check(Check::bytes(
+                    format!("{phase}: {name} held"),
+                    expected,
+                    held(&[kind]),
+                    off,
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether pages are followed here.
+    pub const fn follows(&self) -> bool {
+        self.follows
     }
 
     /// Compares the recording with what the actor says. What its program needs itself is anonymous.
@@ -266,6 +324,14 @@ fn told(line: &str) -> Result<(String, BTreeMap<String, u64>)> {
         Ok((kind.to_owned(), bytes.parse()?))
     });
     Ok((name.join(" "), truth.collect::<Result<_>>()?))
+}
+
+/// Whether pages are followed, by the recording's header.
+fn follows(events: &[Event]) -> bool {
+    events.iter().any(|event| match &event.body {
+        Body::Header(header) => header.live.as_ref().is_some_and(|live| live.on),
+        _ => false,
+    })
 }
 
 /// What counts the charges, by the recording's header.

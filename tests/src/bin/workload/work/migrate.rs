@@ -76,7 +76,7 @@ impl Workload for Migrate {
 }
 
 /// Moves this process's pages from one node to another.
-fn migrate(from: i32, to: i32) -> Result<()> {
+pub fn migrate(from: i32, to: i32) -> Result<()> {
     let (from, to): (libc::c_ulong, libc::c_ulong) = (1 << from, 1 << to);
     // SAFETY: both masks have the bits that the count says, and outlive the call.
     let result = unsafe {

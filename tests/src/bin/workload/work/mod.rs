@@ -6,6 +6,7 @@ mod file;
 mod hugetlb;
 mod kernel;
 mod limits;
+mod live;
 mod migrate;
 mod nested;
 mod remote;
@@ -28,6 +29,11 @@ pub trait Workload {
     /// Makes ready before the recorder starts. Says so when this kernel lacks what the workload is about.
     fn prepare(&mut self, _stage: &mut Stage) -> Result<Option<String>> {
         Ok(None)
+    }
+
+    /// Options that the recorder gets.
+    fn options(&self) -> &'static [&'static str] {
+        &[]
     }
 
     /// Does something from outside after a standstill of the actor.
@@ -71,6 +77,8 @@ pub fn find(name: &str) -> Result<Box<dyn Workload>> {
         "socket" => Box::new(socket::Sockets),
         "hugetlb" => Box::new(hugetlb::Hugetlb),
         "kernel" => Box::new(kernel::KernelMemory),
+        "live" => Box::new(live::Live),
+        "live-overflow" => Box::new(live::Overflow),
         _ => bail!("there is no workload {name}"),
     })
 }

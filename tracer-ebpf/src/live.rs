@@ -1,0 +1,311 @@
+//! The page ledger: follows each page of overhead from its place to the end of its charge, so that what an account still
+//! holds is known exactly, whoever gives it back, and also when its thread is gone.
+//!
+//! Counted up before a page is in the ledger, and down after it has left it: a slot that shows nothing has no page.
+
+use core::intrinsics::{AtomicOrdering, atomic_xadd};
+
+use aya_ebpf::bindings::BPF_NOEXIST;
+use tracer_common::{Kind, LivePages, LossCounter, MAX_ORDER, NO_SLOT, NOT_FOLLOWED, OwnerTotals, Region};
+
+use crate::account::{Direction, account, place, watched};
+use crate::hooks::{Access, at_entry};
+use crate::kernel::{Folio, Pointer};
+use crate::maps::{FREE_SLOTS, ORDERS, OWNERS, PAGES, count_loss, global};
+
+/// Bytes of a `struct page`. User space sees to it that it is so here.
+const STRUCT_PAGE: u64 = 64;
+
+/// A page whose kind is not asked for.
+const ANY_KIND: u32 = u32::MAX;
+
+/// Whether pages are followed at all.
+#[inline(always)]
+fn is_on() -> bool {
+    global!(FOLLOW) != 0
+}
+
+/// Whether pages of this kind and region are followed.
+#[inline(always)]
+pub fn follows(kind: u8, region: u8) -> bool {
+    is_on() && region == Region::Overhead as u8 && Kind::from_u8(kind).is_some_and(Kind::is_followed)
+}
+
+/// Takes a slot that nobody has.
+#[inline(always)]
+pub fn take_slot() -> Option<u32> {
+    FREE_SLOTS.pop().ok().flatten()
+}
+
+/// Gives back a slot that was not needed.
+#[inline(always)]
+pub fn give_slot_back(slot: u32) {
+    let _ = FREE_SLOTS.push(slot, 0);
+}
+
+/// A folio that was just charged gets its place in this region.
+#[inline(always)]
+pub fn placed(folio: Folio, memcg: u64, kind: Kind, region: Region) {
+    let bytes = folio.bytes();
+    let slot = place(memcg, kind, region, bytes);
+    follow(folio.0, slot, bytes);
+}
+
+/// Pages were charged where they belong: adds them to the account, and follows them.
+#[inline(always)]
+pub fn charged(page: Pointer, memcg: u64, kind: Kind, region: Region, bytes: u64) {
+    let slot = account(memcg, kind, region, Direction::Charge, bytes);
+    follow(page, slot, bytes);
+}
+
+/// Pages are given back.
+#[inline(always)]
+pub fn uncharged(page: Pointer, memcg: u64, kind: Kind, region: Region, bytes: u64) {
+    account(memcg, kind, region, Direction::Uncharge, bytes);
+    // Guest RAM that was touched before its place was known is followed.
+    if is_on() && region != Region::Unplaced {
+        release(number(page), pages(bytes), kind as u32);
+    }
+}
+
+/// The kernel says what kind of kernel memory a page is: `slot` is that of the account of this kind.
+#[inline(always)]
+pub fn told_apart(page: Pointer, slot: u32, bytes: u64) {
+    if is_on() && slot != NOT_FOLLOWED && slot != NO_SLOT {
+        move_to_slot(number(page), pages(bytes), slot);
+    }
+}
+
+/// A new folio takes the place of an old one, which is still charged: it is held by whoever holds the old.
+#[inline(always)]
+pub fn replaced(old: Folio, new: Folio) {
+    if is_on() {
+        copy(number(old.0), number(new.0), pages(new.bytes()));
+    }
+}
+
+// kernel: void mem_cgroup_migrate(struct folio *old, struct folio *new) (6.7 to 7.3): the charge goes over to the new
+// folio. Before that the new one is charged, and `charge_replacement` sees it.
+at_entry!(move_charge, move_charge_again, move_charge_kprobe => moved(0, 1));
+
+#[inline(always)]
+fn moved<A: Access>(old: Pointer, new: Pointer) -> Option<()> {
+    if !is_on() {
+        return None;
+    }
+    let (old, new) = (Folio(old), Folio(new));
+    watched(old.owner()?.memcg)?;
+    let pages = pages(new.bytes());
+    copy(number(old.0), number(new.0), pages);
+    release(number(old.0), pages, ANY_KIND);
+    Some(())
+}
+
+#[inline(always)]
+fn follow(page: Pointer, slot: u32, bytes: u64) {
+    if is_on() && slot != NOT_FOLLOWED {
+        insert(number(page), pages(bytes), slot);
+    }
+}
+
+#[inline(always)]
+fn pages(bytes: u64) -> u64 {
+    bytes >> (global!(PAGE_SHIFT) & 31)
+}
+
+#[inline(always)]
+fn bytes(pages: u64) -> u64 {
+    pages << (global!(PAGE_SHIFT) & 31)
+}
+
+/// An address as a number. Of a pointer whose type it knows, the verifier lets nothing but constants be added.
+#[inline(always)]
+fn number(page: Pointer) -> u64 {
+    let low: u64;
+    // SAFETY: copies a register. The verifier takes this copy for a number.
+    // kernel: kernel/bpf/verifier.c, "partial copy of pointer" (5.10 to 7.3)
+    unsafe { core::arch::asm!("w0 = w1", in("r1") page, out("r0") low) };
+    let mut address = page as u64;
+    // SAFETY: a variable of this function; writes the byte that is there. Of a pointer on the stack that was written to in
+    // part, the verifier remembers nothing.
+    // kernel: kernel/bpf/verifier.c check_stack_write(), "destroys any spilled ptr" (5.10 to 7.3)
+    unsafe {
+        let address = &raw mut address;
+        address.write_volatile(page as u64);
+        address.cast::<u8>().write_volatile(low as u8);
+        address.read_volatile()
+    }
+}
+
+/// log2 of a number of pages that is a power of two.
+#[inline(always)]
+fn order_of(pages: u64) -> u64 {
+    if pages <= 1 {
+        return 0;
+    }
+    u64::from(pages.trailing_zeros()) & (STRUCT_PAGE - 1)
+}
+
+/// Adds to what a slot's account holds, or takes from it.
+#[inline(always)]
+fn change(owner: *mut OwnerTotals, bytes: u64) {
+    // SAFETY: a live map value; pages come and go on every CPU.
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(&raw mut (*owner).live, bytes) };
+}
+
+#[inline(always)]
+fn take_from(slot: u32, pages: u64) {
+    if let Some(owner) = OWNERS.get_ptr_mut(slot) {
+        change(owner, bytes(pages).wrapping_neg());
+    }
+}
+
+/// Whether pages of this order were ever followed, so that pieces of them may come back.
+#[inline(always)]
+fn seen(order: u64) -> Option<*mut u8> {
+    let orders = ORDERS.get_ptr_mut(0)?;
+    // Read back, so that the bound is not left out as being known: the verifier does not know it.
+    // SAFETY: a variable of this function.
+    let order = unsafe { (&raw const order).read_volatile() };
+    // SAFETY: within the live map value, whatever the order.
+    Some(unsafe {
+        (&raw mut *orders)
+            .cast::<u8>()
+            .add((order & (STRUCT_PAGE - 1)) as usize)
+    })
+}
+
+/// Puts pages into the ledger.
+#[inline(never)]
+fn insert(page: u64, pages: u64, slot: u32) {
+    let order = order_of(pages);
+    let key = page | order;
+    let entry = LivePages {
+        slot,
+        pages: pages as u32,
+    };
+    let Some(owner) = OWNERS.get_ptr_mut(slot) else {
+        return count_loss(LossCounter::LiveFull, bytes(pages));
+    };
+    if order != 0
+        && let Some(seen) = seen(order)
+    {
+        // SAFETY: as in `seen`; it is only ever set.
+        unsafe { seen.write_volatile(1) };
+    }
+    change(owner, bytes(pages));
+    if PAGES.insert(&key, &entry, BPF_NOEXIST.into()).is_ok() {
+        return;
+    }
+    if let Some(stale) = PAGES.get_ptr_mut(&key) {
+        // The end of what was there before was missed.
+        // SAFETY: a live map value of pages that are charged right now, so nobody else changes it.
+        let before = unsafe { core::ptr::replace(stale, entry) };
+        return take_from(before.slot, before.pages.into());
+    }
+    change(owner, bytes(pages).wrapping_neg());
+    // SAFETY: as in `change`.
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(&raw mut (*owner).not_followed, bytes(pages)) };
+    count_loss(LossCounter::LiveFull, bytes(pages));
+}
+
+/// Finds pages in the ledger: as they were put there, or as pieces of a larger one, where a kind must be the same.
+#[inline(always)]
+fn find(page: u64, pages: u64, kind: u32) -> Option<(u64, *mut LivePages)> {
+    let order = order_of(pages);
+    let key = page | order;
+    if let Some(entry) = PAGES.get_ptr_mut(&key) {
+        return Some((key, entry));
+    }
+    for larger in 1..=u64::from(MAX_ORDER) {
+        if larger <= order {
+            continue;
+        }
+        // SAFETY: as in `seen`.
+        if !seen(larger).is_some_and(|seen| unsafe { seen.read_volatile() } != 0) {
+            continue;
+        }
+        // Pages are aligned to their order, and so are their `struct page`s.
+        let key = (page & !((STRUCT_PAGE << larger) - 1)) | larger;
+        if let Some(entry) = PAGES.get_ptr_mut(&key)
+            && is_piece(entry, pages, kind)
+        {
+            return Some((key, entry));
+        }
+    }
+    None
+}
+
+#[inline(always)]
+fn is_piece(entry: *const LivePages, pages: u64, kind: u32) -> bool {
+    // SAFETY: a live map value.
+    let entry = unsafe { core::ptr::read_volatile(entry) };
+    if u64::from(entry.pages) < pages {
+        return false;
+    }
+    let Some(owner) = OWNERS.get(entry.slot) else {
+        return false;
+    };
+    let of = u32::from(owner.account.kind);
+    kind == ANY_KIND || kind == of || is_kernel(kind) && is_kernel(of)
+}
+
+/// Kernel pages are given back as kernel memory, whatever they were.
+#[inline(always)]
+fn is_kernel(kind: u32) -> bool {
+    [Kind::Kmem, Kind::Pagetable, Kind::SecondaryPagetable, Kind::KernelStack]
+        .into_iter()
+        .any(|known| known as u32 == kind)
+}
+
+/// Takes pages out of the ledger, if they are in it.
+#[inline(never)]
+fn release(page: u64, pages: u64, kind: u32) {
+    let Some((key, entry)) = find(page, pages, kind) else {
+        return;
+    };
+    // SAFETY: a live map value; pieces may be given back on several CPUs at once.
+    let LivePages { slot, pages: left } = unsafe { core::ptr::read_volatile(entry) };
+    let gone = if u64::from(left) > pages {
+        // SAFETY: as above.
+        unsafe {
+            let count = &raw mut (*entry).pages;
+            atomic_xadd::<u32, u32, { AtomicOrdering::Relaxed }>(count, (pages as u32).wrapping_neg());
+            core::ptr::read_volatile(count) == 0
+        }
+    } else {
+        // SAFETY: as above. What cannot be removed is worth nothing when it is found again.
+        unsafe { core::ptr::write_volatile(&raw mut (*entry).pages, 0) };
+        true
+    };
+    if gone {
+        let _ = PAGES.remove(&key);
+    }
+    take_from(slot, pages);
+}
+
+/// Follows new pages for whoever holds the old ones.
+#[inline(never)]
+fn copy(old: u64, new: u64, pages: u64) {
+    if let Some((_, entry)) = find(old, pages, ANY_KIND) {
+        // SAFETY: a live map value.
+        let slot = unsafe { core::ptr::read_volatile(&raw const (*entry).slot) };
+        insert(new, pages, slot);
+    }
+}
+
+/// Counts pages for another account.
+#[inline(never)]
+fn move_to_slot(page: u64, pages: u64, slot: u32) {
+    let key = page | order_of(pages);
+    let (Some(entry), Some(owner)) = (PAGES.get_ptr_mut(&key), OWNERS.get_ptr_mut(slot)) else {
+        return;
+    };
+    // SAFETY: a live map value of pages that are being made ready, so nobody else changes it.
+    unsafe {
+        let before = (*entry).slot;
+        change(owner, bytes(pages));
+        core::ptr::write_volatile(&raw mut (*entry).slot, slot);
+        take_from(before, pages);
+    }
+}
