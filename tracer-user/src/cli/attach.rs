@@ -15,7 +15,7 @@ use crate::collect::{Collector, EventSink, Scope};
 use crate::mark::{self, Answer, Marks};
 use crate::node::privileges::{Attaching, Children, Code, give_up};
 use crate::node::target::Target;
-use crate::node::{CgroupVersion, Node};
+use crate::node::{CgroupVersion, GuestRam, Node};
 use crate::probe::{BackendChoice, LiveChoice, LiveState, Options, Tracer, boot_ns, page_size, room};
 use crate::recording::event::{FORMAT, Following, Header};
 use crate::units::Bytes;
@@ -337,7 +337,7 @@ fn live_room(node: &Node, scope: &Scope) -> u32 {
         Scope::All => (node.pods(), true),
     };
     let budgets = pods.iter().map(|pod| {
-        let guest = pod.guest.as_ref().map_or(0, |guest| guest.charged_size());
+        let guest = pod.guest.as_ref().map_or(0, GuestRam::charged_size);
         pod.limit.map(|limit| limit.saturating_sub(guest))
     });
     let budgets: Vec<Option<u64>> = budgets.collect();

@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use tracer_common::{Kind, Region};
 
-use super::foreseen;
 use super::{
     CodePaths, CulpritReport, FileReport, GuestResident, KindReport, LossReport, MarkReport, Node, OomReport, Overhead,
     PodReport, Quantiles, Recording, Report, RoleReport, SCHEMA, Stalls, Task, ThreadReport, Timeline, Usage, Window,
 };
+use super::{foreseen, live};
 use crate::advice::observe;
-use crate::ledger::{Ledger, PodLedger, Resolved, Sizes, ThreadGrowth, culprit};
+use crate::ledger::{Culprit, Held, Ledger, PodLedger, Resolved, Sizes, ThreadGrowth, culprit};
 use crate::recording::event::{Mark, Oom, OomTask};
 use crate::recording::{State, Summary};
 use crate::role::Role;
@@ -123,6 +123,7 @@ fn pod_report(ledger: &Ledger, pod: &PodLedger) -> PodReport {
         region_unknown: clamp(resolved.region_unknown),
         placed_by_smaps: clamp(resolved.placed_by_smaps),
         reclassified: clamp(resolved.reclassified),
+        live: live::report(ledger, pod),
         kinds: checked
             .kinds
             .iter()
@@ -132,13 +133,9 @@ fn pod_report(ledger: &Ledger, pod: &PodLedger) -> PodReport {
                 accounted: clamp(check.accounted),
             })
             .collect(),
-        by_role: by_role(&resolved),
+        by_role: by_role(ledger, pod, &resolved),
         by_code_path: CodePaths::new(ledger, described.pod),
-        by_thread: resolved
-            .threads
-            .iter()
-            .map(|thread| by_thread(ledger, thread))
-            .collect(),
+        by_thread: threads(ledger, pod, &resolved),
         culprit: culprit_report(ledger, pod, &resolved),
         forecasts: foreseen::forecasts(ledger, pod),
         alerts: foreseen::alerts(ledger, pod),
@@ -213,12 +210,13 @@ struct RoleSum {
     uncharged: u64,
     kinds: BTreeMap<Kind, i128>,
     threads: u64,
+    live: BTreeMap<Kind, u64>,
 }
 
-fn by_role(resolved: &Resolved<'_>) -> Vec<RoleReport> {
-    let mut sums: BTreeMap<&Role, RoleSum> = BTreeMap::new();
+fn by_role(ledger: &Ledger, pod: &PodLedger, resolved: &Resolved<'_>) -> Vec<RoleReport> {
+    let mut sums: BTreeMap<Role, RoleSum> = BTreeMap::new();
     for thread in &resolved.threads {
-        let sum = sums.entry(&thread.entity.role).or_default();
+        let sum = sums.entry(thread.entity.role.clone()).or_default();
         sum.charged += thread.account.cells.gross_charged();
         sum.uncharged = sum.uncharged.saturating_add(thread.account.cells.returned());
         for (kind, bytes) in &thread.kinds {
@@ -226,14 +224,22 @@ fn by_role(resolved: &Resolved<'_>) -> Vec<RoleReport> {
         }
         sum.threads += thread.threads();
     }
+    let known = live::is_known(ledger);
+    if known {
+        for (role, held) in live::by_role(ledger, pod.held()) {
+            sums.entry(role).or_default().live = held;
+        }
+    }
     let mut roles: Vec<RoleReport> = sums
         .into_iter()
         .map(|(role, sum)| RoleReport {
-            role: role.clone(),
+            role,
             charged: clamp(sum.charged),
             uncharged: sum.uncharged,
             overhead_growth: clamp(sum.kinds.values().sum()),
             kinds: kinds(&sum.kinds),
+            live: known.then(|| live::sum(&sum.live)),
+            live_kinds: live::named(&sum.live),
             threads: sum.threads,
         })
         .collect();
@@ -241,13 +247,21 @@ fn by_role(resolved: &Resolved<'_>) -> Vec<RoleReport> {
     roles
 }
 
-fn by_thread(ledger: &Ledger, thread: &ThreadGrowth<'_>) -> ThreadReport {
+fn threads(ledger: &Ledger, pod: &PodLedger, resolved: &Resolved<'_>) -> Vec<ThreadReport> {
+    let held = live::is_known(ledger).then(|| pod.held());
+    let grown = resolved.threads.iter().map(|thread| by_thread(ledger, thread, held));
+    let others = held.map(|held| live::other_holders(ledger, held, resolved));
+    grown.chain(others.into_iter().flatten()).collect()
+}
+
+fn by_thread(ledger: &Ledger, thread: &ThreadGrowth<'_>, held: Option<&Held>) -> ThreadReport {
     let known = thread.key.and_then(|key| ledger.thread_of(key));
     let comm = match (known, thread.key) {
         (Some(known), _) => known.comm.clone(),
         (None, Some(_)) => thread.entity.process.clone(),
         (None, None) => format!("{} ended threads", thread.threads()),
     };
+    let live_kinds = held.map(|held| live::of_thread(held, thread.key));
     let cells = &thread.account.cells;
     let guest_charged = Kind::ALL.into_iter().fold(0, |sum: u64, kind| {
         sum.saturating_add(cells.get(kind, Region::Guest).charged)
@@ -261,6 +275,8 @@ fn by_thread(ledger: &Ledger, thread: &ThreadGrowth<'_>) -> ThreadReport {
         charged: clamp(cells.gross_charged()),
         overhead_growth: clamp(thread.overhead_growth()),
         kinds: kinds(&thread.kinds),
+        live: live_kinds.as_ref().map(live::total),
+        live_kinds: live_kinds.unwrap_or_default(),
         guest_charged,
         reclaim_ns: thread.account.reclaim_ns,
         threads: thread.threads(),
@@ -272,7 +288,9 @@ fn culprit_report(ledger: &Ledger, pod: &PodLedger, resolved: &Resolved<'_>) -> 
     let culprit = culprit(resolved, ledger.tolerance(), window)?;
     #[expect(clippy::cast_precision_loss, reason = "seconds are given to a few digits")]
     let seconds = window.1.saturating_sub(culprit.first_seen) as f64 / 1e9;
+    let live = held_by(ledger, pod, &culprit);
     Some(CulpritReport {
+        live,
         role: culprit.entity.role,
         process: culprit.entity.process,
         tid: culprit.thread.map(|key| key.tid),
@@ -283,6 +301,16 @@ fn culprit_report(ledger: &Ledger, pod: &PodLedger, resolved: &Resolved<'_>) -> 
         seconds,
         rate_bytes_per_s: culprit.rate,
     })
+}
+
+/// What a culprit holds, where its growth is of a kind that is followed.
+fn held_by(ledger: &Ledger, pod: &PodLedger, culprit: &Culprit) -> Option<u64> {
+    if !live::is_known(ledger) || !culprit.kind.is_followed() {
+        return None;
+    }
+    let held = pod.held();
+    let theirs = held.threads().filter(|key| ledger.entity(*key) == culprit.entity);
+    Some(theirs.fold(0, |sum: u64, key| sum.saturating_add(live::sum(&held.of(key)))))
 }
 
 fn oom_report(ledger: &Ledger, pod: &PodLedger, t: u64, oom: &Oom) -> OomReport {

@@ -5,6 +5,7 @@ mod code_path;
 mod foreseen;
 mod html;
 mod json;
+mod live;
 pub mod merged;
 mod text;
 mod timeline;
@@ -24,6 +25,7 @@ pub use code_path::{CodePath, CodePaths};
 pub use foreseen::announcement;
 pub use html::{render as render_html, render_merged as render_merged_html};
 pub use json::{render as render_json, render_merged as render_merged_json, write_json};
+pub use live::{LiveReport, ProcessBefore};
 pub use merged::{Merged, render as render_merged_text};
 pub use text::render as render_text;
 pub use timeline::{Growth, Timeline, TimelinePoint};
@@ -162,6 +164,9 @@ pub struct PodReport {
     pub placed_by_smaps: i64,
     /// Guest RAM that QEMU touched before its ranges were known.
     pub reclassified: i64,
+    /// What is held at the window's end; absent where pages were not followed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub live: Option<LiveReport>,
     /// The accounts compared with memory.stat.
     pub kinds: Vec<KindReport>,
     /// By role, the largest growth first.
@@ -214,6 +219,13 @@ pub struct RoleReport {
     pub overhead_growth: i64,
     /// The same by kind.
     pub kinds: BTreeMap<&'static str, i64>,
+    /// Bytes of overhead charged to its threads while recording that are held at the window's end, whoever gave back the
+    /// rest; absent where pages were not followed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub live: Option<u64>,
+    /// The same by kind.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub live_kinds: BTreeMap<&'static str, u64>,
     /// How many threads.
     pub threads: u64,
 }
@@ -237,6 +249,13 @@ pub struct ThreadReport {
     pub overhead_growth: i64,
     /// The same by kind.
     pub kinds: BTreeMap<&'static str, i64>,
+    /// Bytes of overhead charged to it while recording that are held at the window's end, whoever gave back the rest;
+    /// absent where pages were not followed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub live: Option<u64>,
+    /// The same by kind.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub live_kinds: BTreeMap<&'static str, u64>,
     /// Guest RAM charged.
     pub guest_charged: u64,
     /// Time spent reclaiming.
@@ -260,6 +279,10 @@ pub struct CulpritReport {
     pub share: f64,
     /// The kind that grew most.
     pub kind: &'static str,
+    /// Bytes of overhead charged to it while recording that are held at the window's end; absent where pages were not
+    /// followed, or most of its growth is of kinds that are not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub live: Option<u64>,
     /// When its growth began.
     pub first_seen: String,
     /// From then to the end of the window.

@@ -114,16 +114,31 @@ fn summary(pod: &PodReport, out: &mut impl Write) -> io::Result<()> {
 }
 
 fn roles(pod: &PodReport, out: &mut impl Write) -> io::Result<()> {
-    let mut table = table(&["role", "threads", "overhead growth", "charged", "given back", "kinds"]);
+    let mut table = table(&columns(
+        pod,
+        &[
+            "role",
+            "threads",
+            "overhead growth",
+            "live",
+            "charged",
+            "given back",
+            "kinds",
+        ],
+    ));
     for role in &pod.by_role {
-        table.add_row([
+        let mut row = vec![
             escape::terminal(&role.role.to_string()).into_owned(),
             role.threads.to_string(),
             SignedBytes(role.overhead_growth).to_string(),
+        ];
+        row.extend(role.live.map(|live| Bytes(live).to_string()));
+        row.extend([
             SignedBytes(role.charged).to_string(),
             Bytes(role.uncharged).to_string(),
             words::kinds(&role.kinds),
         ]);
+        table.add_row(row);
     }
     section("By role", &table, out)
 }
@@ -149,25 +164,28 @@ fn code_paths(pod: &PodReport, out: &mut impl Write) -> io::Result<()> {
 }
 
 fn threads(pod: &PodReport, out: &mut impl Write) -> io::Result<()> {
-    let mut table = table(&[
+    let all = [
         "tid",
         "thread",
         "process",
         "role",
         "overhead growth",
+        "live",
         "guest RAM",
         "kinds",
-    ]);
+    ];
+    let mut table = table(&columns(pod, &all));
     for thread in pod.by_thread.iter().take(TOP) {
-        table.add_row([
+        let mut row = vec![
             thread.tid.map_or_else(|| "-".to_owned(), |tid| tid.to_string()),
             escape::terminal(&thread.comm).into_owned(),
             escape::terminal(&thread.process).into_owned(),
             escape::terminal(&thread.role.to_string()).into_owned(),
             SignedBytes(thread.overhead_growth).to_string(),
-            Bytes(thread.guest_charged).to_string(),
-            words::kinds(&thread.kinds),
-        ]);
+        ];
+        row.extend(thread.live.map(|live| Bytes(live).to_string()));
+        row.extend([Bytes(thread.guest_charged).to_string(), words::kinds(&thread.kinds)]);
+        table.add_row(row);
     }
     let others = pod.by_thread.get(TOP..).unwrap_or_default();
     if !others.is_empty() {
@@ -178,17 +196,27 @@ fn threads(pod: &PodReport, out: &mut impl Write) -> io::Result<()> {
             .iter()
             .fold(0, |sum: u64, other| sum.saturating_add(other.guest_charged));
         let count: u64 = others.iter().map(|other| other.threads).sum();
-        table.add_row([
+        let mut row = vec![
             String::new(),
             format!("{count} others"),
             String::new(),
             String::new(),
             SignedBytes(growth).to_string(),
-            Bytes(guest).to_string(),
-            String::new(),
-        ]);
+        ];
+        if pod.live.is_some() {
+            let live = others.iter().filter_map(|other| other.live);
+            row.push(Bytes(live.fold(0, u64::saturating_add)).to_string());
+        }
+        row.extend([Bytes(guest).to_string(), String::new()]);
+        table.add_row(row);
     }
     section("By thread", &table, out)
+}
+
+/// The columns, without what is not known.
+fn columns<'a>(pod: &PodReport, all: &[&'a str]) -> Vec<&'a str> {
+    let shown = |column: &&str| *column != "live" || pod.live.is_some();
+    all.iter().copied().filter(shown).collect()
 }
 
 fn files(pod: &PodReport, out: &mut impl Write) -> io::Result<()> {
@@ -238,6 +266,7 @@ pub(super) fn table(header: &[&str]) -> Table {
             "peak",
             "threads",
             "overhead growth",
+            "live",
             "charged",
             "given back",
             "guest RAM",

@@ -3,7 +3,7 @@
 use super::{CulpritReport, OomReport, PodReport, Task};
 use crate::escape;
 use crate::role::Role;
-use crate::units::SignedBytes;
+use crate::units::{Bytes, SignedBytes};
 
 /// Who grew, by how much of what, how fast, and what the kernel did. Safe to print to a terminal.
 #[must_use]
@@ -39,12 +39,24 @@ fn blame(culprit: &CulpritReport) -> String {
         kind => kind,
     };
     format!(
-        "{} grew {} of {kind} in {}, {:.0}% of overhead growth",
+        "{} grew {} of {kind} in {}, {:.0}% of overhead growth{}",
         who(culprit),
         SignedBytes(culprit.bytes),
         duration(culprit.seconds),
         culprit.share * 100.0,
+        holds(culprit),
     )
+}
+
+/// Whether what it was charged is still there, or was given back, by whomever.
+fn holds(culprit: &CulpritReport) -> String {
+    let grown = u64::try_from(culprit.bytes).unwrap_or(0);
+    match culprit.live {
+        None => String::new(),
+        Some(live) if live >= grown / 2 => format!(", and still holds {}", Bytes(live)),
+        Some(0) => ", and holds none of it: others gave it back".to_owned(),
+        Some(live) => format!(", and holds {} of it: others gave back the rest", Bytes(live)),
+    }
 }
 
 fn who(culprit: &CulpritReport) -> String {

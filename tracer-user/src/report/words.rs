@@ -6,12 +6,15 @@ use jiff::Timestamp;
 
 use super::merged::Vm;
 use super::verdict::duration;
-use super::{MarkReport, OomReport, PodReport, Report};
+use super::{LiveReport, MarkReport, OomReport, PodReport, Report};
 use crate::escape;
 use crate::units::{Bytes, SignedBytes};
 
 /// Marks shown; of more, the first and the last.
 const MARKS: usize = 20;
+
+/// Processes shown that had memory before.
+const BEFORE: usize = 8;
 
 /// What was marked, and when.
 pub(super) fn marks(pod: &PodReport) -> Vec<String> {
@@ -120,6 +123,49 @@ pub(super) fn reconciliation(pod: &PodReport) -> Vec<String> {
         sentences.push(format!(
             "Guest RAM touched before its place was known: {} (taken from QEMU's overhead by estimate)",
             SignedBytes(pod.reclassified)
+        ));
+    }
+    sentences.extend(pod.live.iter().flat_map(live));
+    sentences
+}
+
+/// What is held at the window's end of what is not in the table.
+fn live(live: &LiveReport) -> Vec<String> {
+    let beyond = if live.no_room > 0 {
+        "charged before attaching, or not followed"
+    } else {
+        "charged before attaching"
+    };
+    let mut sentences = vec![format!(
+        "Held: {} charged while recording, {} {beyond}",
+        Bytes(live.bytes),
+        SignedBytes(live.before_attach),
+    )];
+    if live.no_room > 0 {
+        sentences.push(format!(
+            "Not followed: {} of pages, for which there was no room; whether they are held is not known",
+            Bytes(live.no_room),
+        ));
+    }
+    if !live.not_followed.is_empty() {
+        let kinds: Vec<String> = live
+            .not_followed
+            .iter()
+            .map(|(kind, bytes)| format!("{kind} {}", Bytes(*bytes)))
+            .collect();
+        sentences.push(format!("Not followed, whoever holds it: {}", kinds.join(", ")));
+    }
+    let before: Vec<String> = live
+        .processes_before
+        .iter()
+        .filter(|process| process.rss_anon > 0)
+        .take(BEFORE)
+        .map(|process| format!("{} {}", escape::terminal(&process.process), Bytes(process.rss_anon)))
+        .collect();
+    if !before.is_empty() {
+        sentences.push(format!(
+            "Memory that processes had before attaching: {}",
+            before.join(", ")
         ));
     }
     sentences

@@ -32,6 +32,8 @@ pub(super) struct PodView {
     pub other_threads: Option<OtherThreads>,
     pub files: Vec<FileRow>,
     pub budget: BudgetView,
+    /// Columns say what is held.
+    pub live: bool,
     pub reconciliation: Vec<String>,
     pub kinds: Vec<KindRow>,
     pub killed: bool,
@@ -120,6 +122,7 @@ impl PodView {
             other_threads,
             files: table::files(pod),
             budget: BudgetView::new(pod),
+            live: pod.live.is_some(),
             reconciliation: words::reconciliation(pod),
             kinds: kinds(pod),
             killed: !pod.oom.is_empty(),

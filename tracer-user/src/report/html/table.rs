@@ -14,6 +14,7 @@ pub(super) struct RoleRow {
     pub role: String,
     pub threads: u64,
     pub growth: Size,
+    pub live: Option<Size>,
     pub charged: Size,
     pub given_back: Size,
     pub kinds: String,
@@ -28,6 +29,7 @@ pub(super) struct ThreadRow {
     pub process: String,
     pub role: String,
     pub growth: Size,
+    pub live: Option<Size>,
     pub guest: Size,
     pub stalled: String,
     pub stalled_ns: u64,
@@ -41,6 +43,7 @@ pub(super) struct ThreadRow {
 pub(super) struct OtherThreads {
     pub count: u64,
     pub growth: String,
+    pub live: Option<String>,
     pub guest: String,
 }
 
@@ -55,6 +58,7 @@ pub(super) fn roles(pod: &PodReport) -> Vec<RoleRow> {
         role: name(role.role.to_string()),
         threads: role.threads,
         growth: Size::signed(role.overhead_growth),
+        live: role.live.map(Size::of),
         charged: Size::signed(role.charged),
         given_back: Size::of(role.uncharged),
         kinds: words::kinds(&role.kinds),
@@ -77,6 +81,7 @@ pub(super) fn threads(pod: &PodReport) -> (Vec<ThreadRow>, Option<OtherThreads>)
             process: name(&thread.process),
             role: name(thread.role.to_string()),
             growth: Size::signed(thread.overhead_growth),
+            live: thread.live.map(Size::of),
             guest: Size::of(thread.guest_charged),
             stalled: match thread.reclaim_ns {
                 0 => "–".to_owned(),
@@ -96,6 +101,10 @@ pub(super) fn threads(pod: &PodReport) -> (Vec<ThreadRow>, Option<OtherThreads>)
                 .fold(0, |sum, thread| sum.saturating_add(thread.overhead_growth)),
         )
         .to_string(),
+        live: pod.live.as_ref().map(|_| {
+            let live = rest.iter().filter_map(|thread| thread.live);
+            Bytes(live.fold(0, u64::saturating_add)).to_string()
+        }),
         guest: Bytes(
             rest.iter()
                 .fold(0, |sum, thread| sum.saturating_add(thread.guest_charged)),
