@@ -213,7 +213,15 @@ impl Stage {
     /// Compares what accounts hold with the kernel's own figures and with what was charged and not given back.
     fn check_live(&mut self, phase: &str, figures: &Figures, sums: &Sums) -> Result<()> {
         let held = |kinds: &[Kind]| kinds.iter().filter_map(|kind| sums.live.get(kind)).sum::<i64>();
-        // vmalloc areas stay kmem there.
+        let kmem = sums.of_kind(Kind::Kmem) + sums.of_kind(Kind::Vmalloc);
+        let (most, live) = (kmem + sums.of_kind(Kind::Slab).max(0), held(&[Kind::Kmem]));
+        self.check(Check {
+            name: format!("{phase}: kmem held, by its accounts"),
+            // vmalloc areas stay kmem there, and so does what is too large for a slab.
+            expected: format!("{kmem} and up to {most}"),
+            got: live.to_string(),
+            ok: (kmem..=most).contains(&live),
+        });
         for (name, kinds, live) in [
             ("anon", &[Kind::Anon][..], held(&[Kind::Anon])),
             ("file", &[Kind::File], held(&[Kind::File])),
@@ -221,7 +229,6 @@ impl Stage {
             ("hugetlb", &[Kind::Hugetlb], held(&[Kind::Hugetlb])),
             ("pagetable", &[Kind::Pagetable], held(&[Kind::Pagetable])),
             ("kernel_stack", &[Kind::KernelStack], held(&[Kind::KernelStack])),
-            ("kmem", &[Kind::Kmem, Kind::Vmalloc], held(&[Kind::Kmem])),
         ] {
             let placed = |kind: &Kind| sums.of_kind(*kind) - sums.unplaced.get(kind).copied().unwrap_or(0);
             let net = kinds.iter().map(placed).sum();
