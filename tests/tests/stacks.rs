@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use headroom::recording::State;
@@ -311,6 +312,7 @@ fn without_stacks_nothing_is_said_of_them() -> Result<()> {
 fn a_leak_counted_by_function_probes_is_found_by_name() -> Result<()> {
     let run = Vm::new("stacks")
         .kernel("6.12")
+        .timeout(Duration::from_secs(420))
         .command([
             "/bin/headroom",
             "lab",

@@ -173,6 +173,7 @@ impl<S: EventSink> Collector<S> {
             return Ok(false);
         }
         self.sample(boot_ns())?;
+        self.bound_stacks(boot_ns());
         let text = text.to_owned();
         self.emit(boot_ns(), Body::Mark(Mark { text, pod }))?;
         self.sample(boot_ns())?;
@@ -283,6 +284,13 @@ impl<S: EventSink> Collector<S> {
         events.into_iter().try_for_each(|event| self.emit(event.t, event.body))
     }
 
+    /// What was charged up to now is not added to what is charged later.
+    fn bound_stacks(&mut self, t: u64) {
+        if let Some(stacks) = &mut self.stacks {
+            stacks.bound(t);
+        }
+    }
+
     /// A process's addresses mean something else from now on.
     fn forget_code(&mut self, tgid: u32) {
         if let Some(stacks) = &mut self.stacks {
@@ -323,10 +331,12 @@ impl<S: EventSink> Collector<S> {
                 self.emit(record.t, body)
             }
             Record::Oom(record) => {
+                self.bound_stacks(record.t);
                 self.kills.control(record);
                 Ok(())
             }
             Record::Victim(record) => {
+                self.bound_stacks(record.t);
                 let pods = Pods(self.targets.by_memcg());
                 if let Some(oom_memcg) = self.kills.victim(&self.names, &pods, &record) {
                     // At once: the victim's end changes them.

@@ -1,6 +1,6 @@
 //! From sampled stacks to events: which bytes each stands for, and what its functions are called.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use tracer_common::{AccountKey, Kind, Region, steps};
@@ -39,8 +39,13 @@ enum Known {
     Stack(u32),
 }
 
-/// Whose bytes: memcg, thread, kind and region.
-type Account = (u64, u32, u64, Kind, Region);
+/// Samples of this long are added up, nanoseconds: names may be late, and what happened when must be told apart then.
+const TOGETHER_NS: u64 = 1_000_000_000;
+/// Kills and marks that are remembered.
+const MAX_BOUNDS: usize = 64;
+
+/// When and whose: a stretch of [`TOGETHER_NS`], the number of kills and marks before it, memcg, thread, kind and region.
+type Account = (u64, usize, u64, u32, u64, Kind, Region);
 
 /// A stack whose names are asked for, and its samples until they come.
 struct Waiting {
@@ -74,6 +79,8 @@ pub struct Stacks {
     told: Vec<Body>,
     /// Samples that were charged to [`OTHER`].
     unknown: u64,
+    /// Times of kills and marks.
+    bounds: VecDeque<u64>,
 }
 
 impl std::fmt::Debug for Stacks {
@@ -101,7 +108,16 @@ impl Stacks {
             stacks: HashMap::from([((Vec::new(), Vec::new()), OTHER)]),
             told: vec![Body::Stack(Stack::default())],
             unknown: 0,
+            bounds: VecDeque::new(),
         }
+    }
+
+    /// What was charged up to this time is not added to what is charged later: there was a kill, or a mark.
+    pub fn bound(&mut self, t: u64) {
+        if self.bounds.len() >= MAX_BOUNDS {
+            self.bounds.pop_front();
+        }
+        self.bounds.push_back(t);
     }
 
     /// Samples whose stack is not known: there were too many different ones, or names were not found in time.
@@ -126,7 +142,9 @@ impl Stacks {
             return false;
         }
         *before = now;
-        let account = (key.memcg, key.tid, key.start_ns, kind, region);
+        let side = self.bounds.iter().filter(|&&bound| sample.t > bound).count();
+        let stretch = sample.t / TOGETHER_NS;
+        let account = (stretch, side, key.memcg, key.tid, key.start_ns, kind, region);
         let bytes = passed.saturating_mul(self.granularity);
         let raw = Raw {
             tgid: sample.tgid,
@@ -297,7 +315,7 @@ impl Stacks {
         }
         let definitions = told.map(|body| Event { t: latest, body });
         let samples = ready.into_iter().map(|((account, stack), pending)| {
-            let (memcg, tid, start_ns, kind, region) = account;
+            let (_, _, memcg, tid, start_ns, kind, region) = account;
             Event {
                 t: pending.t,
                 body: Body::StackCharge(StackCharge {
@@ -408,6 +426,25 @@ mod tests {
         let second = stacks.last_events();
         assert_eq!(second.len(), 2, "nothing is defined twice: {second:?}");
         assert_eq!(charged(&second), [(7, 1, STEP), (8, 1, STEP)]);
+    }
+
+    #[test]
+    fn what_was_charged_before_a_kill_is_told_apart_however_late_names_are() {
+        let mut stacks = stacks();
+        let kill = 5 * STEP + 7;
+        let mut after = sample(7, 6 * STEP, &[]);
+        after.t = kill + 1;
+        stacks.take(sample(7, 4 * STEP, &[]));
+        stacks.take(sample(7, 5 * STEP, &[]));
+        stacks.bound(kill);
+        stacks.take(after);
+        let mut later = sample(7, 9 * STEP, &[]);
+        later.t = kill + TOGETHER_NS;
+        stacks.take(later);
+        let events = stacks.last_events();
+        let times: Vec<u64> = events.iter().map(|event| event.t).skip(1).collect();
+        assert_eq!(times, [5 * STEP, kill + 1, kill + TOGETHER_NS], "{events:?}");
+        assert_eq!(charged(&events), [(7, 0, 5 * STEP), (7, 0, STEP), (7, 0, 3 * STEP)]);
     }
 
     #[test]
