@@ -5,13 +5,14 @@ use xtask::bench::{guest, table};
 
 /// What a set-up may add to a step beyond empty programs at the same hooks, in instructions.
 ///
-/// They are a few percent above what they were when this was written: a compiler may choose other instructions.
-const LIMITS: [(&str, &str, &str, f64); 5] = [
-    ("unwatched", "anon", "fault", 1160.0),
-    ("unwatched", "anon", "free", 570.0),
-    ("watched", "anon", "fault", 3200.0),
-    ("watched", "anon", "free", 1430.0),
-    ("guest", "anon", "fault", 3250.0),
+/// They are some five percent above what they were when this was written, the page ledger included: a compiler may choose other instructions.
+const LIMITS: [(&str, &str, &str, f64); 6] = [
+    ("unwatched", "anon", "fault", 1190.0),
+    ("unwatched", "anon", "free", 590.0),
+    ("watched", "anon", "fault", 3820.0),
+    ("watched", "anon", "free", 2000.0),
+    ("guest", "anon", "fault", 3320.0),
+    ("guest", "anon", "free", 2020.0),
 ];
 
 #[test]
