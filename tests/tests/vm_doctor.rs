@@ -34,6 +34,7 @@ const NEWEST: &[(&str, Option<&str>)] = &[
     ("kind_of_pages", Some("lruvec_stat_mod_folio")),
     ("kind_of_stack", None),
     ("kind_of_memcg_stat", Some("mod_memcg_state")),
+    ("move_charge", Some("mem_cgroup_migrate")),
     ("oom_kill", Some("oom_kill_process")),
 ];
 
@@ -59,6 +60,7 @@ const ON_6_1: &[(&str, Option<&str>)] = &[
     ("place_anon", Some("page_add_new_anon_rmap")),
     ("place_swapped_in", Some("page_add_anon_rmap")),
     ("kind_of_pages", Some("__mod_lruvec_page_state")),
+    ("move_charge", None),
 ];
 
 /// Where 5.10 differs from 6.1. It has nothing to tell page tables by.
