@@ -36,6 +36,8 @@ pub fn settle(group: &Memcg, below: &[&Memcg]) -> Result<Figures> {
             bail!("{} does not come to rest", group.path().display());
         }
         sleep(STEP);
+        // What has moved since may have left pages aside again.
+        drain()?;
         flush(group)?;
         let now = Figures::read(group, below)?;
         if now != figures {
