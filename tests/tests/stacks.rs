@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use headroom::recording::State;
 use headroom::recording::event::{Body, Event};
+use headroom_tests::readers::pprof;
 use headroom_tests::recording::{charge_sums, events, footer, footer_sums};
 use headroom_tests::{Memcg, Recorder, Run, Scenario, Worker, recording};
 use serde_json::Value;
@@ -140,26 +141,8 @@ fn a_leak_is_found_by_the_name_of_its_function() -> Result<()> {
 
 /// What Go's own pprof says of the profile: the leak stands above every function that is not the kernel's.
 fn expect_pprof(profile: &Path) -> Result<()> {
-    let home = tempdir()?;
-    let output = Command::new(setup::pprof()?)
-        .args([
-            "-symbolize=none",
-            "-sample_index=charged",
-            "-top",
-            "-cum",
-            "-unit=MB",
-            "-nodecount=200",
-        ])
-        .arg(profile)
-        .env("HOME", home.path())
-        .env("PPROF_TMPDIR", home.path())
-        .output()?;
-    let said = String::from_utf8_lossy(&output.stdout);
-    ensure!(
-        output.status.success(),
-        "{said}{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let options = ["-sample_index=charged", "-top", "-cum", "-unit=MB", "-nodecount=200"];
+    let said = pprof(&options, profile)?;
     ensure!(said.contains("Type: charged"), "{said}");
     // flat flat% sum% cum cum% name
     let rows: Vec<Vec<&str>> = said
@@ -184,13 +167,7 @@ fn expect_pprof(profile: &Path) -> Result<()> {
         .context("a share")?
         .parse()?;
     ensure!(share > 80.0, "{said}");
-    let labels = Command::new(setup::pprof()?)
-        .args(["-symbolize=none", "-tags"])
-        .arg(profile)
-        .env("HOME", home.path())
-        .env("PPROF_TMPDIR", home.path())
-        .output()?;
-    let said = String::from_utf8_lossy(&labels.stdout);
+    let said = pprof(&["-tags"], profile)?;
     for wanted in ["pod:", "lab/vm1", "role:", "thread:", "rpc-virtqemud", "kind:", "anon"] {
         ensure!(said.contains(wanted), "no {wanted}: {said}");
     }

@@ -2,16 +2,16 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 use headroom::recording::event::{Body, Event, Frame, Stack, StackCharge};
 use headroom::recording::{Overwrite, Writer};
+use headroom_tests::readers::pprof;
 use headroom_tests::{Browser, Run, Screen, recording};
 use serde_json::Value;
 use tempfile::{TempDir, tempdir};
 use tracer_common::{Kind, Region};
-use xtask::{paths, setup};
+use xtask::paths;
 
 const MIB: u64 = 1 << 20;
 /// A name that wants to be markup, to end its line or its frame, and to act on a terminal.
@@ -200,18 +200,7 @@ fn folded_stacks_are_a_line_each_whatever_names_say() -> Result<()> {
 fn go_reads_the_profile_whatever_names_say() -> Result<()> {
     let folder = tempdir()?;
     let file = recorded(&folder)?;
-    let output = Command::new(setup::pprof()?)
-        .args(["-symbolize=none", "-top", "-cum", "-unit=MB"])
-        .arg(export(&file, "pprof", &folder)?)
-        .env("HOME", folder.path())
-        .env("PPROF_TMPDIR", folder.path())
-        .output()?;
-    let said = String::from_utf8_lossy(&output.stdout);
-    ensure!(
-        output.status.success(),
-        "{said}{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let said = pprof(&["-top", "-cum", "-unit=MB"], &export(&file, "pprof", &folder)?)?;
     let row = |name: &str| {
         said.lines()
             .find(|line| line.contains(name))

@@ -10,7 +10,7 @@ use super::attach::{Outcome, ProbeState};
 use super::btf::KernelTypes;
 use super::plan::{Group, Probe};
 use super::table::PROBES;
-use super::tracer::ProbeError;
+use super::tracer::{ProbeError, take};
 
 /// Accounts that may hold pages at a time, those of threads that are gone included. Beyond that a memcg's overflow account
 /// holds them.
@@ -103,20 +103,10 @@ pub(super) struct PageLedger {
 impl PageLedger {
     /// Takes the maps, and makes every slot free.
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, ProbeError> {
-        macro_rules! take {
-            ($name:literal) => {
-                ebpf.take_map($name)
-                    .ok_or(ProbeError::Load {
-                        reason: concat!("the object has no map ", $name).to_owned(),
-                    })?
-                    .try_into()
-                    .map_err(|source| ProbeError::Map { map: $name, source })?
-            };
-        }
         let mut this = Self {
-            pages: take!("PAGES"),
-            owners: take!("OWNERS"),
-            free: take!("FREE_SLOTS"),
+            pages: take(ebpf, "PAGES")?,
+            owners: take(ebpf, "OWNERS")?,
+            free: take(ebpf, "FREE_SLOTS")?,
             overflow: BTreeMap::new(),
         };
         for slot in 1..=SLOTS {

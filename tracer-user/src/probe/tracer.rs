@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use aya::maps::{HashMap, MapData, MapError, PerCpuArray, RingBuf};
+use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
 use aya::{Btf, Ebpf, EbpfError, EbpfLoader};
 use aya_log::EbpfLogger;
 use tracer_common::{AccountKey, AccountTotals, FileKey, GuestRanges, KernelOffsets, Watched};
@@ -231,16 +231,6 @@ impl Tracer {
         states: Vec<ProbeState>,
         live: LiveState,
     ) -> Result<Self, ProbeError> {
-        macro_rules! take {
-            ($name:literal) => {
-                ebpf.take_map($name)
-                    .ok_or(ProbeError::Load {
-                        reason: concat!("the object has no map ", $name).to_owned(),
-                    })?
-                    .try_into()
-                    .map_err(|source| ProbeError::Map { map: $name, source })?
-            };
-        }
         // What the programs have to say is for the log; that they cannot say it is no reason not to trace.
         let logger = EbpfLogger::init(&mut ebpf)
             .inspect_err(|error| log::debug!("no log from eBPF: {error}"))
@@ -264,14 +254,14 @@ impl Tracer {
             again: false,
             states,
             samples_stacks: false,
-            ring: take!("RECORDS"),
-            stacks: take!("STACK_RECORDS"),
-            accounts: take!("ACCOUNTS"),
-            watched: take!("WATCHED"),
-            guest_ranges: take!("GUEST_RANGES"),
-            guest_files: take!("GUEST_FILES"),
-            file_pages: take!("FILE_PAGES"),
-            losses: take!("LOSSES"),
+            ring: take(&mut ebpf, "RECORDS")?,
+            stacks: take(&mut ebpf, "STACK_RECORDS")?,
+            accounts: take(&mut ebpf, "ACCOUNTS")?,
+            watched: take(&mut ebpf, "WATCHED")?,
+            guest_ranges: take(&mut ebpf, "GUEST_RANGES")?,
+            guest_files: take(&mut ebpf, "GUEST_FILES")?,
+            file_pages: take(&mut ebpf, "FILE_PAGES")?,
+            losses: take(&mut ebpf, "LOSSES")?,
             malformed: 0,
         })
     }
@@ -409,6 +399,14 @@ fn has_stacks(types: &KernelTypes) -> bool {
     ["BPF_FUNC_get_task_stack", "BPF_FUNC_get_current_task_btf"]
         .iter()
         .all(|helper| types.enum_value(helper).is_some())
+}
+
+/// Takes a map out of the object.
+pub(super) fn take<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, ProbeError> {
+    let map = ebpf.take_map(name).ok_or_else(|| ProbeError::Load {
+        reason: format!("the object has no map {name}"),
+    })?;
+    map.try_into().map_err(|source| ProbeError::Map { map: name, source })
 }
 
 /// Why maps or globals were refused.
