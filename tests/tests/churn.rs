@@ -15,6 +15,8 @@ use nix::fcntl::{FcntlArg, fcntl};
 const STORM: &str = env!("CARGO_BIN_EXE_storm");
 /// The kernel side has room for accounts of some 900 memcgs.
 const TOO_MANY: usize = 1200;
+/// Threads that need more accounts than a memcg that is refused leaves free.
+const MANY_THREADS: usize = 48;
 /// Longest that a recording of a few seconds may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Longer than the targets are left unlooked at.
@@ -97,6 +99,10 @@ fn too_many_cgroups_do_not_end_the_recording() -> Result<()> {
         .map(|number| group.child(&number.to_string()))
         .collect::<Result<_>>()?;
     recorder.await_line("one of its cgroups is not traced")?;
+    // More threads than there can be room for: most have their charges in the overflow account.
+    let mut storm = Worker::start(STORM, &group, &format!("storm {MANY_THREADS} 1"))?;
+    storm.go()?;
+    storm.numbers()?;
     let (_worker, held) = grow(&group)?;
     recorder.interrupt()?;
     expect_recorded(&recorder, &group, held)?;

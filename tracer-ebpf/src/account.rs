@@ -39,7 +39,7 @@ pub fn account(memcg: u64, kind: Kind, region: Region, direction: Direction, byt
         return NOT_FOLLOWED;
     }
     let (tid, tgid) = current_ids();
-    let key = AccountKey {
+    let mut key = AccountKey {
         memcg,
         start_ns: current_start_ns(),
         tid,
@@ -47,7 +47,7 @@ pub fn account(memcg: u64, kind: Kind, region: Region, direction: Direction, byt
         region: region as u8,
         padding: 0,
     };
-    add(&key, tgid, direction, bytes)
+    add(&mut key, tgid, direction, bytes)
 }
 
 /// Adds or takes back a signed number of pages.
@@ -87,9 +87,11 @@ pub fn place(memcg: u64, kind: Kind, region: Region, bytes: u64) -> u32 {
     account(memcg, kind, region, Direction::Charge, bytes)
 }
 
+/// Adds to the account of this key. Where there is no room for it the key becomes that of its memcg's overflow account: what
+/// is told of totals is told under the account that has them.
 #[inline(never)]
-fn add(key: &AccountKey, tgid: u32, direction: Direction, bytes: u64) -> u32 {
-    let totals = match ACCOUNTS.get_ptr_mut(key) {
+fn add(key: &mut AccountKey, tgid: u32, direction: Direction, bytes: u64) -> u32 {
+    let totals = match ACCOUNTS.get_ptr_mut(&*key) {
         Some(totals) => totals,
         None => match open(key, tgid) {
             Some(totals) => totals,
@@ -120,7 +122,7 @@ fn add(key: &AccountKey, tgid: u32, direction: Direction, bytes: u64) -> u32 {
 
 /// Opens an account for a thread that has none, or falls back on its memcg's overflow account.
 #[inline(always)]
-fn open(key: &AccountKey, tgid: u32) -> Option<*mut AccountTotals> {
+fn open(key: &mut AccountKey, tgid: u32) -> Option<*mut AccountTotals> {
     let totals = AccountTotals {
         charged: 0,
         uncharged: 0,
@@ -131,15 +133,16 @@ fn open(key: &AccountKey, tgid: u32) -> Option<*mut AccountTotals> {
         comm: bpf_get_current_comm().unwrap_or([0; COMM_LEN]),
     };
     // Failing because an interrupt just opened the same account is fine: the look-up finds it.
-    if ACCOUNTS.insert(key, &totals, BPF_NOEXIST.into()).is_err() {
+    if ACCOUNTS.insert(&*key, &totals, BPF_NOEXIST.into()).is_err() {
         close_slot(key, totals.slot);
     }
-    if let Some(totals) = ACCOUNTS.get_ptr_mut(key) {
+    if let Some(totals) = ACCOUNTS.get_ptr_mut(&*key) {
         let _ = THREADS.insert(&key.tid, &key.start_ns, 0);
         return Some(totals);
     }
     count_loss(LossCounter::AccountsFull, 1);
-    ACCOUNTS.get_ptr_mut(&overflow_of(key))
+    *key = overflow_of(key);
+    ACCOUNTS.get_ptr_mut(&*key)
 }
 
 /// A slot for a new account; where there is none left, that of its memcg's overflow account.
