@@ -54,12 +54,13 @@ pub enum LiveState {
     Off(String),
 }
 
-/// How many pages there is to be room for: as many as these budgets hold, within bounds. `open` when more pods may come,
-/// or one has no budget.
+/// How many pages there is to be room for: as many as these budgets hold twice, within bounds. Overhead goes beyond its budget
+/// as long as the guest has not touched all its RAM, and that is when it has to be known who holds it. `open` when more
+/// pods may come, or one has no budget.
 #[must_use]
 pub fn room(budgets: u64, page_size: u64, open: bool) -> u32 {
     let least = if open { MANY_PAGES } else { MIN_PAGES };
-    let pages = budgets / page_size.max(1);
+    let pages = budgets.saturating_mul(2) / page_size.max(1);
     u32::try_from(pages).unwrap_or(u32::MAX).clamp(least, MAX_PAGES)
 }
 
@@ -177,7 +178,7 @@ mod tests {
     #[test]
     fn room_follows_the_budget_within_bounds() {
         assert_eq!(room(0, 4096, false), MIN_PAGES);
-        assert_eq!(room(400 << 20, 4096, false), 102_400);
+        assert_eq!(room(400 << 20, 4096, false), 204_800);
         assert_eq!(room(400 << 20, 4096, true), MANY_PAGES);
         assert_eq!(room(u64::MAX, 4096, false), MAX_PAGES);
         assert_eq!(room(1 << 30, 0, false), MAX_PAGES);
