@@ -40,5 +40,5 @@ pub enum LossCounter {
 
 impl LossCounter {
     /// How many counters there are.
-    pub const COUNT: u32 = 9;
+    pub const COUNT: usize = 9;
 }

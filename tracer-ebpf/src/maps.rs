@@ -115,7 +115,7 @@ pub static THREADS: HashMap<u32, u64> = HashMap::with_max_entries(16_384, 0);
 
 /// What could not be done as meant.
 #[map]
-pub static LOSSES: PerCpuArray<u64> = PerCpuArray::with_max_entries(LossCounter::COUNT, 0);
+pub static LOSSES: PerCpuArray<[u64; LossCounter::COUNT]> = PerCpuArray::with_max_entries(1, 0);
 
 /// Reads a read-only global as the verifier wants it: once, as a constant.
 macro_rules! global {
@@ -138,8 +138,8 @@ pub(crate) use offset;
 /// Counts something that could not be done as meant.
 #[inline(always)]
 pub fn count_loss(counter: LossCounter, amount: u64) {
-    if let Some(value) = LOSSES.get_ptr_mut(counter as u32) {
+    if let Some(losses) = LOSSES.get_ptr_mut(0) {
         // SAFETY: the verifier knows the pointer to be a live map value of this CPU.
-        unsafe { *value += amount };
+        unsafe { (*losses)[counter as usize] += amount };
     }
 }

@@ -228,7 +228,7 @@ impl<S: EventSink> Collector<S> {
         self.announce_kills(u64::MAX)?;
         self.emit_stacks(Stacks::last_events)?;
         self.update_loss()?;
-        let accounts: Vec<_> = self.tracer.accounts().collect();
+        let accounts = self.tracer.accounts()?;
         let footer = self.footer(accounts.iter(), ended);
         self.emit(boot_ns(), Body::Footer(footer))?;
         Ok(self.sink)
@@ -406,7 +406,7 @@ impl<S: EventSink> Collector<S> {
         let gone = self.gone_threads();
         let left = self.left_memcgs();
         self.drain()?;
-        let mut accounts: Vec<(AccountKey, AccountTotals)> = self.tracer.accounts().collect();
+        let mut accounts = self.tracer.accounts()?;
         let now = boot_ns();
         let killed = self.kills.first_waiting().filter(|&t| t > self.last_walk_ns);
         if killed.is_some() {
@@ -543,7 +543,7 @@ impl<S: EventSink> Collector<S> {
     /// Emits the losses when there are more than before.
     fn update_loss(&mut self) -> Result<(), CollectError> {
         let counters = self.tracer.losses()?;
-        let count = |counter: LossCounter| counters.get(&(counter as u32)).copied().unwrap_or(0);
+        let count = |counter: LossCounter| counters[counter as usize];
         let now = boot_ns();
         let mut loss = Loss {
             ring_full: count(LossCounter::RingFull),

@@ -1,6 +1,6 @@
 //! What user space tells the kernel side, and reads from it: watch list, guest RAM, records, accounts, losses.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 
 use aya::maps::MapError;
 use tracer_common::{
@@ -178,11 +178,13 @@ impl Tracer {
 
     /// Every account that was ever added to. An account that changes while the map is read shows its totals of some
     /// moment in between.
-    pub fn accounts(&self) -> impl Iterator<Item = (AccountKey, AccountTotals)> + '_ {
-        self.accounts
-            .iter()
-            .flatten()
-            .filter(|(_, totals)| totals.charged != 0 || totals.uncharged != 0)
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    pub fn accounts(&self) -> Result<Vec<(AccountKey, AccountTotals)>, ProbeError> {
+        let mut accounts = self.all_accounts.read()?;
+        accounts.retain(|(_, totals)| totals.charged != 0 || totals.uncharged != 0);
+        Ok(accounts)
     }
 
     /// Removes an account of a thread that is gone, after its totals were read. An account that is not there is fine.
@@ -212,17 +214,15 @@ impl Tracer {
         }
     }
 
-    /// What the kernel side could not do as meant, since the start.
+    /// What the kernel side could not do as meant, since the start, by [`LossCounter`].
     ///
     /// # Errors
     /// When the map cannot be read.
-    pub fn losses(&self) -> Result<BTreeMap<u32, u64>, ProbeError> {
-        (0..LossCounter::COUNT)
-            .map(|index| {
-                let values = self.losses.get(&index, 0).map_err(failed("LOSSES"))?;
-                Ok((index, values.iter().sum()))
-            })
-            .collect()
+    pub fn losses(&self) -> Result<[u64; LossCounter::COUNT], ProbeError> {
+        let of_cpus = self.losses.get(&0, 0).map_err(failed("LOSSES"))?;
+        Ok(std::array::from_fn(|counter| {
+            of_cpus.iter().map(|losses| losses[counter]).sum()
+        }))
     }
 
     /// Records that could not be decoded.

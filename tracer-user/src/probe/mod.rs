@@ -2,6 +2,7 @@
 
 mod attach;
 mod attached;
+mod batch;
 mod btf;
 mod drain;
 #[cfg(test)]

@@ -8,10 +8,11 @@ use std::path::Path;
 use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
 use aya::{Btf, Ebpf, EbpfError, EbpfLoader};
 use aya_log::EbpfLogger;
-use tracer_common::{AccountKey, AccountTotals, FileKey, GuestRanges, KernelOffsets, Watched};
+use tracer_common::{AccountKey, AccountTotals, FileKey, GuestRanges, KernelOffsets, LossCounter, Watched};
 
 use super::attach::{Attacher, Outcome, ProbeState, chain, os_error};
 use super::attached::Attached;
+use super::batch::Batches;
 use super::btf::{KernelTypes, TypesError};
 use super::fallback::passed_over;
 use super::kernel_table::{Unresolved, resolve_offsets};
@@ -130,11 +131,13 @@ pub struct Tracer {
     pub(super) ring: RingBuf<MapData>,
     pub(super) stacks: RingBuf<MapData>,
     pub(super) accounts: HashMap<MapData, AccountKey, AccountTotals>,
+    /// The same map, to be read as a whole.
+    pub(super) all_accounts: Batches<AccountKey, AccountTotals>,
     pub(super) watched: HashMap<MapData, u64, Watched>,
     pub(super) guest_ranges: HashMap<MapData, u32, GuestRanges>,
     pub(super) guest_files: HashMap<MapData, FileKey, u8>,
     pub(super) file_pages: HashMap<MapData, [u64; 3], u64>,
-    pub(super) losses: PerCpuArray<MapData, u64>,
+    pub(super) losses: PerCpuArray<MapData, [u64; LossCounter::COUNT]>,
     pub(super) ledger: Option<PageLedger>,
     live: LiveState,
     pub(super) malformed: u64,
@@ -147,6 +150,14 @@ impl Tracer {
     /// # Errors
     /// When the kernel shows no types, refuses the maps, or no backend can count charges.
     pub fn attach(root: &Path, options: Options) -> Result<Self, ProbeError> {
+        let tracer = Self::attach_any(root, options);
+        // What was known of the kernel's types took tens of MiB, and may not stay for as long as the tracing.
+        // SAFETY: it only gives back what is free.
+        unsafe { libc::malloc_trim(0) };
+        tracer
+    }
+
+    fn attach_any(root: &Path, options: Options) -> Result<Self, ProbeError> {
         let types = KernelTypes::of_running_kernel(root)?;
         let kernel = Kernel {
             offsets: resolve_offsets(&types)?,
@@ -256,6 +267,7 @@ impl Tracer {
             samples_stacks: false,
             ring: take(&mut ebpf, "RECORDS")?,
             stacks: take(&mut ebpf, "STACK_RECORDS")?,
+            all_accounts: Batches::of(&ebpf, "ACCOUNTS")?,
             accounts: take(&mut ebpf, "ACCOUNTS")?,
             watched: take(&mut ebpf, "WATCHED")?,
             guest_ranges: take(&mut ebpf, "GUEST_RANGES")?,

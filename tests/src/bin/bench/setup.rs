@@ -147,9 +147,10 @@ impl Setup {
                 tracer, watched, guest, ..
             } => (tracer, watched, guest),
         };
+        let accounts = tracer.accounts()?;
         let charged = |region: Option<Region>| -> u64 {
-            tracer
-                .accounts()
+            accounts
+                .iter()
                 .filter(|(key, _)| Some(key.memcg) == *watched)
                 .filter(|(key, _)| region.is_none_or(|region| key.region == region as u8))
                 .map(|(_, totals)| totals.charged)
