@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 
 use tracer_common::Kind;
 
+use super::Ledger;
 use super::account::ThreadKey;
 use crate::recording::event::Live;
+use crate::role::Role;
 
 /// Accounts that are told apart; a tracer has no more. What a made-up recording has beyond that is left out.
 const MAX_ACCOUNTS: usize = 1 << 16;
@@ -72,6 +74,20 @@ impl Held {
     /// Threads whose accounts hold something, be they alive or not, in no particular order.
     pub fn threads(&self) -> impl Iterator<Item = ThreadKey> {
         self.threads.keys().copied()
+    }
+
+    /// Bytes by kind that roles hold, whether or not their threads are still there.
+    #[must_use]
+    pub fn by_role(&self, ledger: &Ledger) -> BTreeMap<Role, BTreeMap<Kind, u64>> {
+        let mut roles: BTreeMap<Role, BTreeMap<Kind, u64>> = BTreeMap::new();
+        for key in self.threads() {
+            let kinds = roles.entry(ledger.entity(key).role).or_default();
+            for (kind, bytes) in self.of(key) {
+                let sum = kinds.entry(kind).or_default();
+                *sum = sum.saturating_add(bytes);
+            }
+        }
+        roles
     }
 
     /// Bytes by kind that all accounts hold.

@@ -303,6 +303,12 @@ impl Ledger {
         &self.header
     }
 
+    /// Whether the tracer follows pages, so that what is held is known.
+    #[must_use]
+    pub fn follows_pages(&self) -> bool {
+        self.header.live.as_ref().is_some_and(|live| live.on)
+    }
+
     /// Number of the pod that a kill belongs to.
     #[must_use]
     pub fn pod_of_oom(&self, oom: &Oom) -> Option<u32> {

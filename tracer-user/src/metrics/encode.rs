@@ -8,7 +8,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, NoLabelSe
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::figures::{Figures, PodFigures};
+use super::figures::{ByRole, Figures, PodFigures};
 
 /// What the text is.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -104,12 +104,23 @@ impl Families<'_> {
     fn overhead(&mut self, pods: &[PodFigures]) -> fmt::Result {
         let help = "Memory that is not guest RAM, by who was charged for it and did not give it back. What was there \
             before tracing began is of role before; memory that another role gives back makes a role's negative.";
+        self.by_role("headroom_overhead", help, pods, |pod| &pod.overhead)?;
+        let help = "Of the memory charged since tracing began, what is still held, by who was charged for it, whoever gave \
+            back the rest. Absent where pages are not followed.";
+        self.by_role("headroom_live", help, pods, |pod| &pod.live)
+    }
+
+    fn by_role(
+        &mut self,
+        name: &str,
+        help: &str,
+        pods: &[PodFigures],
+        of: impl Fn(&PodFigures) -> &ByRole,
+    ) -> fmt::Result {
         let unit = Some(&Unit::Bytes);
-        let mut family = self
-            .0
-            .encode_descriptor("headroom_overhead", help, unit, MetricType::Gauge)?;
+        let mut family = self.0.encode_descriptor(name, help, unit, MetricType::Gauge)?;
         for pod in pods {
-            for ((role, kind), bytes) in &pod.overhead {
+            for ((role, kind), bytes) in of(pod) {
                 let [namespace, vm] = labels(pod);
                 let labels = [namespace, vm, ("role", role.as_str()), ("kind", kind)];
                 family.encode_family(&labels)?.encode_gauge(bytes)?;

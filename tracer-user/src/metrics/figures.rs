@@ -11,7 +11,7 @@ use crate::recording::event::{AlertKind, Loss};
 
 /// Pods with labels of their own. A node runs at most 110 pods by default; KubeVirt nodes are told to allow more.
 const MOST_PODS: usize = 256;
-/// Series of overhead by role and kind, all pods together; pods beyond that have their roles added up.
+/// Series by role and kind, all pods together; pods beyond that have their roles added up.
 const MOST_SERIES: usize = 8192;
 
 /// Everything at one moment.
@@ -35,6 +35,9 @@ pub struct Figures {
     pub began_unix_s: f64,
 }
 
+/// Bytes by role and kind.
+pub type ByRole = BTreeMap<(String, &'static str), i64>;
+
 /// A pod. Sizes are bytes; what is not known is absent.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PodFigures {
@@ -57,7 +60,9 @@ pub struct PodFigures {
     /// Seconds until the limit is expected to be met, where that is forecast.
     pub eta_s: Option<f64>,
     /// Overhead by role and kind.
-    pub overhead: BTreeMap<(String, &'static str), i64>,
+    pub overhead: ByRole,
+    /// What of it is held of what was charged since tracing began, page by page; none where pages are not followed.
+    pub live: ByRole,
     /// Growth of usage that no account explains.
     pub unexplained: Option<i64>,
     /// Alerts that were raised once, and whether they stand.
@@ -80,9 +85,10 @@ impl PodFigures {
         if let Some(more) = other.unexplained {
             self.unexplained = Some(self.unexplained.unwrap_or(0).saturating_add(more));
         }
-        for ((_, kind), bytes) in &other.overhead {
-            let sum = self.overhead.entry((OTHER.to_owned(), kind)).or_default();
-            *sum = sum.saturating_add(*bytes);
+        for (sums, more) in [(&mut self.overhead, &other.overhead), (&mut self.live, &other.live)] {
+            for ((_, kind), bytes) in more {
+                add(sums, OTHER.to_owned(), kind, *bytes);
+            }
         }
         for (kind, raised) in &other.alerts {
             *self.alerts.entry(*kind).or_default() |= raised;
@@ -92,18 +98,23 @@ impl PodFigures {
 
     /// Adds up all roles but `before`.
     fn fold_roles(&mut self) {
-        let mut folded: BTreeMap<(String, &'static str), i64> = BTreeMap::new();
-        for ((role, kind), bytes) in std::mem::take(&mut self.overhead) {
-            let role = if role == super::label::BEFORE {
-                role
-            } else {
-                OTHER.to_owned()
-            };
-            let sum = folded.entry((role, kind)).or_default();
-            *sum = sum.saturating_add(bytes);
+        for sums in [&mut self.overhead, &mut self.live] {
+            for ((role, kind), bytes) in std::mem::take(sums) {
+                let kept = role == super::label::BEFORE;
+                add(sums, if kept { role } else { OTHER.to_owned() }, kind, bytes);
+            }
         }
-        self.overhead = folded;
     }
+
+    fn series(&self) -> usize {
+        self.overhead.len() + self.live.len()
+    }
+}
+
+/// Adds to a role's bytes of a kind.
+pub(super) fn add(sums: &mut ByRole, role: String, kind: &'static str, bytes: i64) {
+    let sum = sums.entry((role, kind)).or_default();
+    *sum = sum.saturating_add(bytes);
 }
 
 /// At most so many pods and series, whatever is on the node: the first ones keep what they have, the rest is added up.
@@ -122,10 +133,10 @@ pub(super) fn bounded(pods: impl IntoIterator<Item = PodFigures>) -> (Vec<PodFig
             folded += 1;
             continue;
         }
-        if series + pod.overhead.len() > MOST_SERIES {
+        if series + pod.series() > MOST_SERIES {
             pod.fold_roles();
         }
-        series += pod.overhead.len();
+        series += pod.series();
         kept.push(pod);
     }
     kept.extend(others);
@@ -148,6 +159,7 @@ mod tests {
             headroom: Some(number as u64),
             guest_ram: 1,
             overhead: (0..roles).map(|role| ((format!("other {role}"), "anon"), 2)).collect(),
+            live: (0..roles).map(|role| ((format!("other {role}"), "anon"), 1)).collect(),
             ..PodFigures::default()
         }
     }
@@ -161,15 +173,18 @@ mod tests {
         assert_eq!((other.usage, other.guest_ram), (Some(500), 50));
         assert_eq!(other.headroom, Some(MOST_PODS as u64), "the least of them");
         assert_eq!(other.overhead[&(OTHER.to_owned(), "anon")], 300);
+        assert_eq!(other.live[&(OTHER.to_owned(), "anon")], 150);
         assert_eq!(other.limit, None);
     }
 
     #[test]
     fn series_are_bounded_and_no_byte_is_lost() {
         let (kept, folded) = bounded((0..200).map(|number| pod(number, 100)));
-        let series: usize = kept.iter().map(|pod| pod.overhead.len()).sum();
-        assert!(folded == 0 && series <= MOST_SERIES + 200, "{series}");
+        let series: usize = kept.iter().map(PodFigures::series).sum();
+        assert!(folded == 0 && series <= MOST_SERIES + 2 * 200, "{series}");
         let bytes: i64 = kept.iter().flat_map(|pod| pod.overhead.values()).sum();
         assert_eq!(bytes, 200 * 100 * 2);
+        let live: i64 = kept.iter().flat_map(|pod| pod.live.values()).sum();
+        assert_eq!(live, 200 * 100);
     }
 }

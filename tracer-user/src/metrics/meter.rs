@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::exchange::Exchange;
-use super::figures::{Figures, PodFigures, bounded, kind};
+use super::figures::{ByRole, Figures, PodFigures, add, bounded, kind};
 use super::label::{BEFORE, Roles, name, unique};
 use super::stalls::Stalls;
 use crate::collect::EventSink;
@@ -174,7 +174,7 @@ fn of_pod(ledger: &Ledger, pod: &PodLedger, state: &mut State, now_ns: u64) -> P
         Some(sample) => sample.limit,
         None => pod.pod.limit,
     };
-    let mut overhead: BTreeMap<(String, &'static str), i64> = BTreeMap::new();
+    let mut overhead = ByRole::new();
     if let Some((_, first)) = &pod.first {
         let guest = first.guest_resident.or(pod.guest_first).unwrap_or(0);
         let before = i64::try_from(first.usage.saturating_sub(guest)).unwrap_or(i64::MAX);
@@ -192,8 +192,23 @@ fn of_pod(ledger: &Ledger, pod: &PodLedger, state: &mut State, now_ns: u64) -> P
         let size = sizes.get(&name(role)).copied().unwrap_or(0);
         let role = state.roles.label(role, size);
         for (of, bytes) in &thread.kinds {
-            let sum = overhead.entry((role.clone(), kind(*of))).or_default();
-            *sum = sum.saturating_add(clamp(*bytes));
+            add(&mut overhead, role.clone(), kind(*of), clamp(*bytes));
+        }
+    }
+    let mut live = ByRole::new();
+    if ledger.follows_pages() {
+        for (role, kinds) in pod.held().by_role(ledger) {
+            let size = sizes.get(&name(&role)).copied().unwrap_or(0);
+            let holds = kinds.values().fold(0, |sum: u64, bytes| sum.saturating_add(*bytes));
+            let role = state.roles.label(&role, size.max(holds));
+            for (of, bytes) in kinds {
+                add(
+                    &mut live,
+                    role.clone(),
+                    kind(of),
+                    i64::try_from(bytes).unwrap_or(i64::MAX),
+                );
+            }
         }
     }
     PodFigures {
@@ -205,6 +220,7 @@ fn of_pod(ledger: &Ledger, pod: &PodLedger, state: &mut State, now_ns: u64) -> P
         guest_resident: latest.and_then(|sample| sample.guest_resident).or(pod.guest_last),
         eta_s: state.expected_at.map(|at| unix_s(at.saturating_sub(now_ns))),
         overhead,
+        live,
         unexplained: pod.first.is_some().then(|| clamp(pod.unexplained())),
         alerts: state.alerts.clone(),
         stalls: state.stalls,

@@ -4,7 +4,9 @@ use tracer_common::{Kind, Region};
 
 use super::*;
 use crate::metrics::text;
-use crate::recording::event::{Alert, Basis, Charge, Forecast, Header, Memcg, Oom, Pod, Process, Reclaim, Thread};
+use crate::recording::event::{
+    Alert, Basis, Charge, Following, Forecast, Header, Live, Memcg, Oom, Pod, Process, Reclaim, Thread,
+};
 use crate::role::Role;
 
 const MIB: u64 = 1 << 20;
@@ -155,6 +157,42 @@ fn a_pod_shows_its_sizes_and_whose_overhead_they_are() {
     assert!(value(&text, "process_resident_memory_bytes").is_some_and(|bytes| bytes > MIBS));
     assert!(value(&text, "process_cpu_seconds_total").is_some());
     assert!(text.ends_with("# EOF\n"));
+}
+
+#[test]
+fn what_is_held_is_told_where_pages_are_followed() {
+    let live = |bytes| {
+        Body::Live(Live {
+            memcg: 1,
+            tid: 1,
+            start_ns: 0,
+            kind: Kind::Anon,
+            bytes,
+            not_followed: 0,
+        })
+    };
+    let series = r#"headroom_live_bytes{namespace="ns",vm="vm1",role="helper virtqemud",kind="anon"}"#;
+    for on in [true, false] {
+        let mut node = Node::new();
+        node.tell(Body::Header(Header {
+            live: Some(Following {
+                on,
+                room: 1,
+                why_not: None,
+            }),
+            ..Header::default()
+        }));
+        node.pod(1, "vm1", false);
+        node.sample(1, 30 * MIB);
+        node.charge(1, 5 * MIB);
+        node.tell(live(5 * MIB));
+        node.sample(1, 35 * MIB);
+        is(&node.scrape(), series, on.then_some(5.0 * MIBS));
+        node.tell(live(2 * MIB));
+        is(&node.scrape(), series, on.then_some(2.0 * MIBS));
+        node.tell(live(0));
+        is(&node.scrape(), series, None);
+    }
 }
 
 #[test]

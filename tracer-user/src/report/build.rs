@@ -224,9 +224,9 @@ fn by_role(ledger: &Ledger, pod: &PodLedger, resolved: &Resolved<'_>) -> Vec<Rol
         }
         sum.threads += thread.threads();
     }
-    let known = live::is_known(ledger);
+    let known = ledger.follows_pages();
     if known {
-        for (role, held) in live::by_role(ledger, pod.held()) {
+        for (role, held) in pod.held().by_role(ledger) {
             sums.entry(role).or_default().live = held;
         }
     }
@@ -248,7 +248,7 @@ fn by_role(ledger: &Ledger, pod: &PodLedger, resolved: &Resolved<'_>) -> Vec<Rol
 }
 
 fn threads(ledger: &Ledger, pod: &PodLedger, resolved: &Resolved<'_>) -> Vec<ThreadReport> {
-    let held = live::is_known(ledger).then(|| pod.held());
+    let held = ledger.follows_pages().then(|| pod.held());
     let grown = resolved.threads.iter().map(|thread| by_thread(ledger, thread, held));
     let others = held.map(|held| live::other_holders(ledger, held, resolved));
     grown.chain(others.into_iter().flatten()).collect()
@@ -305,7 +305,7 @@ fn culprit_report(ledger: &Ledger, pod: &PodLedger, resolved: &Resolved<'_>) -> 
 
 /// What a culprit holds, where its growth is of a kind that is followed.
 fn held_by(ledger: &Ledger, pod: &PodLedger, culprit: &Culprit) -> Option<u64> {
-    if !live::is_known(ledger) || !culprit.kind.is_followed() {
+    if !ledger.follows_pages() || !culprit.kind.is_followed() {
         return None;
     }
     let held = pod.held();

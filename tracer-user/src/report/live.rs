@@ -50,7 +50,7 @@ pub struct ProcessBefore {
 
 /// The findings on what is held; `None` where pages were not followed.
 pub(super) fn report(ledger: &Ledger, pod: &PodLedger) -> Option<LiveReport> {
-    if !is_known(ledger) {
+    if !ledger.follows_pages() {
         return None;
     }
     let held = pod.held();
@@ -82,11 +82,6 @@ pub(super) fn report(ledger: &Ledger, pod: &PodLedger) -> Option<LiveReport> {
     })
 }
 
-/// Whether the recording says what is held.
-pub(super) fn is_known(ledger: &Ledger) -> bool {
-    ledger.header().live.as_ref().is_some_and(|live| live.on)
-}
-
 fn processes_before(ledger: &Ledger, pod: &PodLedger) -> Vec<ProcessBefore> {
     let guest = pod.guest_first.unwrap_or(0);
     let of_pod = ledger
@@ -111,19 +106,6 @@ fn processes_before(ledger: &Ledger, pod: &PodLedger) -> Vec<ProcessBefore> {
 /// What a thread holds, by kind.
 pub(super) fn of_thread(held: &Held, key: Option<ThreadKey>) -> BTreeMap<&'static str, u64> {
     key.map_or_else(BTreeMap::new, |key| named(&held.of(key)))
-}
-
-/// What roles hold, by kind, whether or not their threads were charged anything within the window.
-pub(super) fn by_role(ledger: &Ledger, held: &Held) -> BTreeMap<Role, BTreeMap<Kind, u64>> {
-    let mut roles: BTreeMap<Role, BTreeMap<Kind, u64>> = BTreeMap::new();
-    for key in held.threads() {
-        let kinds = roles.entry(ledger.entity(key).role).or_default();
-        for (kind, bytes) in held.of(key) {
-            let sum = kinds.entry(kind).or_default();
-            *sum = sum.saturating_add(bytes);
-        }
-    }
-    roles
 }
 
 /// Threads that hold something and were charged nothing within the window, the largest first.
