@@ -2,6 +2,7 @@
 
 pub mod figure;
 pub mod guest;
+pub mod host;
 pub mod table;
 
 pub use figure::{Figure, Figures};

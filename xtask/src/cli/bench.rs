@@ -6,6 +6,9 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use xtask::bench::host::{self, Host};
 use xtask::bench::{Figures, guest, table};
 use xtask::paths;
 
@@ -17,9 +20,12 @@ use xtask::paths;
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub struct Bench {
-    /// Only this kernel line; may be given several times.
+    /// Only instructions on this kernel line; may be given several times.
     #[arg(long)]
     kernel: Vec<String>,
+    /// Only times on this host. Needs root.
+    #[arg(long, conflicts_with = "kernel")]
+    host: bool,
     /// Only headroom's own figures on one kernel, printed and not written.
     #[arg(long)]
     short: bool,
@@ -30,6 +36,8 @@ pub struct Bench {
 
 /// Kernels whose instructions are counted.
 const KERNELS: [&str; 2] = ["6.12", "7.3"];
+/// The name of this host's results.
+const HOST: &str = "host";
 
 impl Bench {
     pub fn run(self) -> Result<()> {
@@ -39,20 +47,28 @@ impl Bench {
             println!("{}", described(&figures));
             return Ok(());
         }
-        if !self.table {
+        if !self.table && !self.host {
             let kernels = KERNELS.into_iter();
             for kernel in kernels.filter(|name| self.kernel.is_empty() || self.kernel.iter().any(|one| one == name)) {
                 eprintln!("bench: counting instructions on {kernel}");
                 keep(kernel, &guest::measure_with_peers(kernel)?)?;
             }
         }
+        if !self.table && self.kernel.is_empty() {
+            eprintln!("bench: measuring this host");
+            keep(HOST, &host::measure()?)?;
+        }
         let mut text = String::new();
         for kernel in KERNELS {
-            if let Some(figures) = kept(kernel)? {
+            if let Some(figures) = kept::<Figures>(kernel)? {
                 text.push_str(&described(&figures));
             }
         }
-        table::write("instructions", &text)
+        table::write("instructions", &text)?;
+        match kept::<Host>(HOST)? {
+            Some(figures) => table::write("host", &host::tables(&figures)),
+            None => Ok(()),
+        }
     }
 }
 
@@ -71,19 +87,19 @@ fn described(figures: &Figures) -> String {
     text
 }
 
-fn file(kernel: &str) -> PathBuf {
-    paths::target().join("bench").join(format!("{kernel}.json"))
+fn file(name: &str) -> PathBuf {
+    paths::target().join("bench").join(format!("{name}.json"))
 }
 
-fn keep(kernel: &str, figures: &Figures) -> Result<()> {
-    let path = file(kernel);
+fn keep(name: &str, figures: &impl Serialize) -> Result<()> {
+    let path = file(name);
     let folder = path.parent().context("target/bench has a name")?;
     fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     fs::write(&path, serde_json::to_vec_pretty(figures)?).with_context(|| format!("cannot write {}", path.display()))
 }
 
-fn kept(kernel: &str) -> Result<Option<Figures>> {
-    let path = file(kernel);
+fn kept<T: DeserializeOwned>(name: &str) -> Result<Option<T>> {
+    let path = file(name);
     if !path.is_file() {
         return Ok(None);
     }

@@ -1,9 +1,11 @@
 //! What tracing costs.
 //!
-//! `bench guest LOADS SETUPS` counts instructions in a machine that `cargo xtask bench` emulates, and prints a document.
+//! `bench guest LOADS SETUPS` counts instructions in a machine that `cargo xtask bench` emulates, and prints a document. `bench host
+//! BPFTRACE...` measures times here.
 
 mod empty;
 mod guest;
+mod host;
 mod load;
 mod peers;
 mod setup;
@@ -17,7 +19,9 @@ fn main() -> Result<()> {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["guest", loads, setups] => guest::measure(&list(loads), &list(setups)),
-        _ => bail!("usage: bench guest LOADS SETUPS"),
+        ["host", bpftrace @ ..] => host::measure(bpftrace),
+        ["pace", pages] => host::pace(pages.parse()?),
+        _ => bail!("usage: bench guest LOADS SETUPS | bench host BPFTRACE..."),
     }
 }
 
