@@ -2,9 +2,10 @@
 
 use std::collections::{HashMap, HashSet};
 
-use tracer_common::{AccountKey, AccountTotals, COMM_LEN, Kind, LossCounter, OVERFLOW_TID};
+use tracer_common::{AccountKey, AccountTotals, Kind, LossCounter, OVERFLOW_TID};
 
 use super::accounts::Accounts;
+use super::departures::{Comm, Departures, ThreadKey};
 use super::files::top_files;
 use super::kills::Kills;
 use super::live::Holdings;
@@ -54,8 +55,9 @@ pub struct Collector<S> {
     names: Names,
     kills: Kills,
     sink: S,
-    /// Threads that said that they exit, by thread id and start time.
-    exiting: HashMap<(u32, u64), [u8; COMM_LEN]>,
+    departures: Departures,
+    /// Nothing is traced any more.
+    detached: bool,
     /// Memcgs that were watched no more when the accounts were last read.
     leaving: Vec<u64>,
     loss: Loss,
@@ -106,7 +108,8 @@ impl<S: EventSink> Collector<S> {
             names: Names::new(now),
             kills: Kills::default(),
             sink,
-            exiting: HashMap::new(),
+            departures: Departures::default(),
+            detached: false,
             leaving: Vec::new(),
             loss: Loss::default(),
             last_sample_ns: 0,
@@ -221,6 +224,7 @@ impl<S: EventSink> Collector<S> {
     pub fn finish(mut self, ended: &str) -> Result<S, CollectError> {
         self.sample(boot_ns())?;
         self.tracer.detach();
+        self.detached = true;
         self.missed_runs = self.tracer.missed_runs();
         self.drain()?;
         self.walk()?;
@@ -350,7 +354,7 @@ impl<S: EventSink> Collector<S> {
                 if record.tid == record.tgid {
                     self.forget_code(record.tgid);
                 }
-                self.exiting.insert((record.tid, record.start_ns), record.comm);
+                self.departures.exits((record.tid, record.start_ns), record.comm);
                 Ok(())
             }
             Record::Rename(record) => {
@@ -482,17 +486,19 @@ impl<S: EventSink> Collector<S> {
             // Neither the overflow account nor the idle tasks are in /proc.
             let is_thread = key.tid != OVERFLOW_TID && key.tid != 0;
             if is_thread && !is_alive(&self.node, key.tid, key.start_ns) {
-                self.exiting.insert((key.tid, key.start_ns), totals.comm);
+                self.departures.exits((key.tid, key.start_ns), totals.comm);
             }
         }
     }
 
-    /// Of the threads that said that they exit, those that did: a thread gives memory back after it said so.
-    fn gone_threads(&mut self) -> HashMap<(u32, u64), [u8; COMM_LEN]> {
+    /// Threads that have come to their very end.
+    fn gone_threads(&mut self) -> HashMap<ThreadKey, Comm> {
         let node = &self.node;
-        self.exiting
-            .extract_if(|&(tid, start_ns), _| !is_alive(node, tid, start_ns))
-            .collect()
+        let is_alive = |(tid, start_ns)| is_alive(node, tid, start_ns);
+        if self.detached {
+            return self.departures.all(is_alive);
+        }
+        self.departures.gone(boot_ns(), is_alive)
     }
 
     /// Looks at the pods again.

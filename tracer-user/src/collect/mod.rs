@@ -5,6 +5,7 @@
 
 mod accounts;
 mod collector;
+mod departures;
 mod files;
 mod kills;
 mod live;
