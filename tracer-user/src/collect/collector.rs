@@ -9,6 +9,7 @@ use super::departures::{Comm, Departures, ThreadKey};
 use super::files::top_files;
 use super::kills::Kills;
 use super::live::Holdings;
+use super::missed::Runs;
 use super::names::{Names, Pods, Seen, is_alive};
 use super::sink::EventSink;
 use super::stacks::Stacks;
@@ -69,6 +70,8 @@ pub struct Collector<S> {
     exits_dropped: bool,
     /// As of the last sample: it takes a file per program to know.
     missed_runs: u64,
+    /// Runs that were missed before anything was watched.
+    runs_before: Runs,
     granularity: u64,
     kernel_log: Option<KernelLog>,
     /// What happened after a kill that is not announced yet.
@@ -118,6 +121,7 @@ impl<S: EventSink> Collector<S> {
             killed_ns: None,
             exits_dropped: false,
             missed_runs: 0,
+            runs_before: Runs::default(),
             granularity: header.granularity,
             kernel_log: kernel_log.ok(),
             held: Vec::new(),
@@ -125,6 +129,10 @@ impl<S: EventSink> Collector<S> {
             kill_files: Vec::new(),
         };
         this.emit(now, Body::Header(header))?;
+        this.runs_before = Runs {
+            missed: this.tracer.missed_runs(),
+            made_up: this.tracer.losses()?[LossCounter::RunsMadeUp as usize],
+        };
         this.sample(boot_ns())?;
         Ok(this)
     }
@@ -551,14 +559,17 @@ impl<S: EventSink> Collector<S> {
         let counters = self.tracer.losses()?;
         let count = |counter: LossCounter| counters[counter as usize];
         let now = boot_ns();
+        let runs = Runs {
+            missed: self.missed_runs,
+            made_up: count(LossCounter::RunsMadeUp),
+        };
         let mut loss = Loss {
             ring_full: count(LossCounter::RingFull),
             accounts_full: count(LossCounter::AccountsFull),
             lost_bytes: count(LossCounter::LostBytes),
             events_dropped: count(LossCounter::EventsDropped) + self.tracer.malformed(),
             files_full: count(LossCounter::FilesFull),
-            missed_runs: self.missed_runs.saturating_sub(count(LossCounter::RunsMadeUp))
-                + count(LossCounter::ReturnsMissed),
+            missed_runs: runs.lost_since(self.runs_before) + count(LossCounter::ReturnsMissed),
             stacks_dropped: count(LossCounter::StacksDropped),
             stacks_unknown: self.stacks.as_ref().map_or(0, Stacks::unknown),
             not_followed: count(LossCounter::LiveFull),

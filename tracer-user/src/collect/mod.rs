@@ -9,6 +9,7 @@ mod departures;
 mod files;
 mod kills;
 mod live;
+mod missed;
 mod names;
 mod run;
 mod sink;
