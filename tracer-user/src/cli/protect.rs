@@ -1,9 +1,11 @@
 //! The tracer must survive the OOM it watches, and hold no more privileges than it still needs.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, c_void};
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::ops::ControlFlow;
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::Command;
 use std::sync::OnceLock;
 
@@ -13,6 +15,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::write;
 
 use crate::node::Node;
+use crate::node::maps::{self, Mapping};
 use crate::node::privileges::{Privileges, may_lock_everything};
 
 const FILE: &CStr = c"/proc/self/oom_score_adj";
@@ -46,18 +49,34 @@ fn give_back_free_memory() {
     let _ = unsafe { libc::malloc_trim(0) };
 }
 
-/// Locks what there is now, code included: it may not be readable from a disk that waits for memory. What comes later
-/// is locked as it is touched; a thread's stack would else be in memory as a whole.
+/// Locks what is in memory, and what comes there later: a stack or a heap would else be in memory as a whole, with all that is
+/// free of it. Code is brought there now: it may not be readable from a disk that waits for memory.
 fn lock_memory() -> io::Result<()> {
     if !may_lock_everything() {
         // With a limit, locking what comes later would let an allocation fail that else would not.
         return Err(Errno::EPERM.into());
     }
-    for flags in [libc::MCL_CURRENT, libc::MCL_FUTURE | libc::MCL_ONFAULT] {
-        // SAFETY: mlockall has no preconditions.
-        Errno::result(unsafe { libc::mlockall(flags) })?;
-    }
-    Ok(())
+    // SAFETY: mlockall has no preconditions.
+    Errno::result(unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT) })?;
+    let mut locked = Ok(());
+    maps::for_each(Path::new("/proc/self/maps"), |mapping| {
+        if mapping.path.starts_with('/') {
+            locked = lock(&mapping);
+        }
+        locked.map_or(ControlFlow::Break(()), ControlFlow::Continue)
+    })
+    .ok_or(Errno::ENOENT)?;
+    Ok(locked?)
+}
+
+/// Locks a mapping of this process as a whole.
+fn lock(mapping: &Mapping) -> Result<(), Errno> {
+    let (Ok(start), Ok(length)) = (usize::try_from(mapping.start), usize::try_from(mapping.len())) else {
+        return Err(Errno::EINVAL);
+    };
+    let start = std::ptr::without_provenance::<c_void>(start);
+    // SAFETY: mlock has no preconditions: addresses that are not mapped are an error.
+    Errno::result(unsafe { libc::mlock(start, length) }).map(drop)
 }
 
 /// Warns of what is lost without privileges with these names.

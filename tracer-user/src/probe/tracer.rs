@@ -150,14 +150,6 @@ impl Tracer {
     /// # Errors
     /// When the kernel shows no types, refuses the maps, or no backend can count charges.
     pub fn attach(root: &Path, options: Options) -> Result<Self, ProbeError> {
-        let tracer = Self::attach_any(root, options);
-        // What was known of the kernel's types took tens of MiB, and may not stay for as long as the tracing.
-        // SAFETY: it only gives back what is free.
-        unsafe { libc::malloc_trim(0) };
-        tracer
-    }
-
-    fn attach_any(root: &Path, options: Options) -> Result<Self, ProbeError> {
         let types = KernelTypes::of_running_kernel(root)?;
         let kernel = Kernel {
             offsets: resolve_offsets(&types)?,
