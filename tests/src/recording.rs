@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::thread::sleep;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use headroom::ledger::Replay;
+use headroom::mark::{self, Request, Told, tell};
 use headroom::recording::event::{Body, Event, Footer};
 use headroom::recording::{Reader, State};
 use headroom::report::{Report, render_html, render_json, render_text};
@@ -25,25 +24,23 @@ pub fn events(file: &Path) -> Result<(Vec<Event>, State)> {
     Ok((events, state))
 }
 
-/// Longest that a recorder may take to come to a sample: it takes one each second, on a busy machine fewer.
-const SAMPLED: Duration = Duration::from_secs(60);
-
-/// All events of a recording under way, once it holds a sample that was taken after `since_ns` (CLOCK_BOOTTIME): all that was
-/// charged before is then in it.
+/// Puts a mark into the recordings of all recorders that run, of which there are this many. All that was charged before is
+/// then in them.
 ///
 /// # Errors
-/// When it cannot be read, or no sample comes.
-pub fn events_since(file: &Path, since_ns: u64) -> Result<Vec<Event>> {
-    let begun = Instant::now();
-    loop {
-        let (events, _) = events(file)?;
-        let mut later = events.iter().rev().take_while(|event| event.t >= since_ns);
-        if later.any(|event| matches!(event.body, Body::Sample(_))) {
-            return Ok(events);
-        }
-        ensure!(begun.elapsed() < SAMPLED, "{} gets no sample", file.display());
-        sleep(Duration::from_millis(300));
-    }
+/// When a recorder does not answer, or there are others.
+pub fn mark(text: &str, recorders: usize) -> Result<()> {
+    let request = Request {
+        text: text.to_owned(),
+        memcgs: Vec::new(),
+    };
+    let told = tell(&mark::folder(), &request)?;
+    let all = Told {
+        marked: recorders,
+        ..Told::default()
+    };
+    ensure!(told == all, "{recorders} recorders are to be marked: {told:?}");
+    Ok(())
 }
 
 /// Charged and uncharged bytes by memcg, kind and region.

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use headroom_tests::conserve::{Document, WORKLOADS};
-use xtask::build::binaries;
+use xtask::build::vm_binaries;
 use xtask::vm::suite::Cell;
 use xtask::vm::{Cgroup, Vm};
 
 /// Plays workloads on a kernel; all of them are looked at before the first that differs fails the test.
 fn conserved(cell: &Cell, names: &[&str]) -> Result<Vec<Document>> {
-    let run = cell.workloads("conserve", &binaries()?, names).boot()?;
+    let run = cell.workloads("conserve", &vm_binaries()?, names).boot()?;
     let mut documents = Vec::new();
     let mut problems = Vec::new();
     for (name, command) in names.iter().zip(&run.commands) {
@@ -40,7 +40,7 @@ fn all_backends_agree_on_the_same_work_kind_by_kind_on_7_3() -> Result<()> {
     let run = Vm::new("agree")
         .kernel("7.3")
         .disk(true)
-        .file(binaries()?.workload(), "/bin/workload")
+        .file(vm_binaries()?.workload(), "/bin/workload")
         .env("HEADROOM_BINARIES", "/bin")
         .timeout(Duration::from_secs(600))
         .command(["/bin/workload", "agree"])

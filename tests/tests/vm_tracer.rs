@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use headroom_tests::conserve::Document;
-use xtask::build::binaries;
+use xtask::build::vm_binaries;
 use xtask::vm::{Status, Vm};
 
 const HEADROOM: &str = "/bin/headroom";
@@ -15,10 +15,11 @@ fn a_killed_tracer_leaves_nothing_and_a_backend_that_the_kernel_lacks_is_refused
     let run = Vm::new("tracer")
         .kernel("6.12")
         .timeout(Duration::from_secs(420))
-        .file(binaries()?.workload(), "/bin/workload")
+        .file(vm_binaries()?.workload(), "/bin/workload")
         .env("HEADROOM_BINARIES", "/bin")
         .command(["/bin/workload", "killed", "fentry"])
         .command(["/bin/workload", "killed", "kprobe"])
+        .command(["/bin/workload", "fallback"])
         .command([HEADROOM, "doctor", "--backend", "tracepoint"])
         .command([
             HEADROOM,
@@ -29,8 +30,8 @@ fn a_killed_tracer_leaves_nothing_and_a_backend_that_the_kernel_lacks_is_refused
             "/tmp/none.jsonl.zst",
         ])
         .boot()?;
-    let (killed, refused) = run.commands.split_at(2);
-    for command in killed {
+    let (documents, refused) = run.commands.split_at(3);
+    for command in documents {
         Document::read(&command.stdout, &command.stderr())?.expect_conserved()?;
     }
     for command in refused {

@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result};
 use headroom::recording::event::{Body, Event, Live};
 use tracer_common::{Kind, Region};
 
+use super::apart;
 use crate::memcg::Memcg;
 
 /// What the kernel says is there, bytes.
@@ -13,8 +14,8 @@ use crate::memcg::Memcg;
 pub struct Figures {
     /// All that is charged, with what is charged in advance.
     pub usage: u64,
-    /// By kind: `anon`, `file` (without shmem and swap cache), `shmem`, `sock`, and, where the kernel adds it up,
-    /// `kernel`.
+    /// By kind: `anon`, `file` (without shmem and swap cache), `shmem`, `sock`, the kinds of
+    /// kernel memory that it shows, and, where the kernel adds it up, `kernel`.
     pub kinds: BTreeMap<&'static str, u64>,
 }
 
@@ -68,6 +69,10 @@ impl Figures {
         ]);
         for kind in ["sock", "hugetlb"] {
             kinds.extend(stat.get(kind).map(|bytes| (kind, *bytes)));
+        }
+        // v1 shows none of them.
+        for (name, kind) in apart::NAMES {
+            kinds.extend(stat.get(name).map(|bytes| (kind.as_str(), *bytes)));
         }
         kinds.extend(kernel.map(|bytes| ("kernel", bytes)));
         Ok(Self {

@@ -3,6 +3,7 @@
 //! The program `workload` of this crate plays a workload in a memcg of its own under `headroom record`, compares at
 //! each standstill, and prints a [`Document`].
 
+pub mod apart;
 pub mod document;
 pub mod figures;
 pub mod settle;

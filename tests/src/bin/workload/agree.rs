@@ -6,10 +6,9 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
-use headroom::probe::boot_ns;
 use headroom_tests::conserve::settle::{cpus, settle};
 use headroom_tests::conserve::{Check, Document, Phase, Sums};
-use headroom_tests::recording::events_since;
+use headroom_tests::recording::{events, mark};
 use headroom_tests::{Memcg, Recorder, Worker};
 use tracer_common::Kind;
 
@@ -23,7 +22,7 @@ const PLAYED: [&str; 5] = ["anon", "shmem", "fork", "kernel", "socket"];
 /// Kinds that are counted page by page, and by every backend in the same way.
 const PAGES: [Kind; 3] = [Kind::Anon, Kind::File, Kind::Shmem];
 /// Kinds of kernel memory that every backend tells apart.
-const APART: [Kind; 3] = [Kind::Pagetable, Kind::KernelStack, Kind::Sock];
+const APART: [Kind; 4] = [Kind::Pagetable, Kind::KernelStack, Kind::Vmalloc, Kind::Sock];
 
 /// Plays workloads one after the other, and compares at each standstill.
 pub fn check() -> Result<Document> {
@@ -64,13 +63,13 @@ pub fn check() -> Result<Document> {
 
 fn compare(phase: &str, group: &Memcg, recorders: &[Recorder], document: &mut Document) -> Result<()> {
     settle(group, &[])?;
-    let now = boot_ns();
+    mark(phase, BACKENDS.len())?;
     let stock = signed(STOCK * cpus()?);
     let page = i64::try_from(PAGE)?;
     let sums: Vec<Sums> = recorders
         .iter()
         .zip(BACKENDS)
-        .map(|(recorder, name)| of(&recorder.file, now, name))
+        .map(|(recorder, name)| of(&recorder.file, name))
         .collect::<Result<_>>()?;
     let first = sums.first().context("there are backends")?;
     for (other, name) in sums.iter().zip(BACKENDS).skip(1) {
@@ -107,8 +106,8 @@ fn compare(phase: &str, group: &Memcg, recorders: &[Recorder], document: &mut Do
 }
 
 /// What a recorder has written, once it is certain what counts for it.
-fn of(file: &Path, since_ns: u64, name: &str) -> Result<Sums> {
-    let events = events_since(file, since_ns)?;
+fn of(file: &Path, name: &str) -> Result<Sums> {
+    let (events, _) = events(file)?;
     let counts = backend(&events)?;
     ensure!(counts == name, "{counts} counts where {name} was to");
     Ok(Sums::of(&events))

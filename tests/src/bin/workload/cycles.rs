@@ -15,10 +15,10 @@ use anyhow::{Context as _, Result, bail, ensure};
 use headroom::probe::{BackendChoice, Options, Tracer};
 use headroom_tests::conserve::{Check, Document, Phase};
 use headroom_tests::{Memcg, Recorder, Worker};
-use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use tracer_common::{Kind, OVERFLOW_TID, Region, Watched};
 
+use crate::bpf::Objects;
 use crate::memory::{MIB, Pages};
 use crate::stage::signed;
 
@@ -48,65 +48,29 @@ pub fn act(name: &str) -> Result<()> {
     }
 }
 
-/// Objects of BPF that there are in the kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Objects {
-    programs: u64,
-    maps: u64,
-    links: u64,
-}
-
-impl Objects {
-    fn count() -> Result<Self> {
-        // kernel: enum bpf_cmd, BPF_PROG_GET_NEXT_ID, BPF_MAP_GET_NEXT_ID, BPF_LINK_GET_NEXT_ID (5.8 to 7.3)
-        Ok(Self {
-            programs: ids(11)?,
-            maps: ids(12)?,
-            links: ids(31)?,
-        })
-    }
-
-    /// What there is once the kernel has freed what nobody holds any more.
-    fn settled() -> Result<Self> {
-        let mut last = Self::count()?;
-        let mut since = Instant::now();
-        while since.elapsed() < Duration::from_secs(2) {
-            sleep(Duration::from_millis(100));
-            let now = Self::count()?;
-            if now != last {
-                (last, since) = (now, Instant::now());
-            }
-        }
-        Ok(last)
-    }
-
-    /// Waits until there are no more objects than these.
-    fn back_to(self) -> Result<Self> {
-        let deadline = Instant::now() + FREED;
-        loop {
-            let now = Self::count()?;
-            if now == self || Instant::now() > deadline {
-                return Ok(now);
-            }
-            sleep(Duration::from_millis(100));
+/// What there is once the kernel has freed what nobody holds any more.
+fn settled() -> Result<Objects> {
+    let mut last = Objects::count()?;
+    let mut since = Instant::now();
+    while since.elapsed() < Duration::from_secs(2) {
+        sleep(Duration::from_millis(100));
+        let now = Objects::count()?;
+        if now != last {
+            (last, since) = (now, Instant::now());
         }
     }
+    Ok(last)
 }
 
-/// Counts the objects that a command of bpf(2) walks.
-fn ids(command: libc::c_long) -> Result<u64> {
-    let mut count = 0;
-    // kernel: union bpf_attr, start_id, next_id, open_flags
-    let mut attribute = [0_u32; 3];
+/// Waits until there are no more objects than these, and returns those that there are.
+fn back_to(objects: Objects) -> Result<Objects> {
+    let deadline = Instant::now() + FREED;
     loop {
-        // SAFETY: the attribute is as long as told, and outlives the call.
-        let result = unsafe { libc::syscall(libc::SYS_bpf, command, attribute.as_mut_ptr(), size_of_val(&attribute)) };
-        match Errno::result(result) {
-            Ok(_) => count += 1,
-            Err(Errno::ENOENT) => return Ok(count),
-            Err(error) => return Err(error).context("cannot walk the kernel's BPF objects"),
+        let now = Objects::count()?;
+        if now == objects || Instant::now() > deadline {
+            return Ok(now);
         }
-        attribute[0] = attribute[1];
+        sleep(Duration::from_millis(100));
     }
 }
 
@@ -136,7 +100,7 @@ pub fn check(count: usize, backend: &str) -> Result<Document> {
     let id = group.id()?;
     // What is made once and kept is no leak.
     drop(Tracer::attach(Path::new("/"), options)?);
-    let (objects, open) = (Objects::settled()?, descriptors()?);
+    let (objects, open) = (settled()?, descriptors()?);
     // Booting an emulated machine has its own.
     let complaints = kernel_complaints()?;
     let mut document = document("cycles", &group, backend)?;
@@ -157,7 +121,7 @@ pub fn check(count: usize, backend: &str) -> Result<Document> {
         pulse.go()?;
         expect(&mut pulse, "given back")?;
     }
-    let left = objects.back_to()?;
+    let left = back_to(objects)?;
     for (what, before, after) in [
         ("programs", objects.programs, left.programs),
         ("maps", objects.maps, left.maps),
@@ -195,7 +159,7 @@ pub fn killed(backend: &str) -> Result<Document> {
         tempfile::tempdir()?.path().join("first.jsonl.zst"),
         &["--backend", backend],
     )?);
-    kill_recorder(&group, backend, Objects::settled()?, &mut document)?;
+    kill_recorder(&group, backend, settled()?, &mut document)?;
     document.ok = document.checks.iter().all(|check| check.ok);
     Ok(document)
 }
@@ -262,7 +226,7 @@ fn kill_recorder(group: &Memcg, backend: &str, objects: Objects, document: &mut 
     document.checks.push(protected(recorder.pid())?);
     recorder.signal(Signal::SIGKILL)?;
     ensure!(recorder.wait()?.code().is_none(), "it was to be killed");
-    let left = objects.back_to()?;
+    let left = back_to(objects)?;
     document.checks.push(Check {
         name: "left by a recorder that was killed".to_owned(),
         expected: format!("{objects:?}"),

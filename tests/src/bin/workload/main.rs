@@ -2,10 +2,13 @@
 //! records of them with the kernel's own figures.
 //!
 //! `workload check NAME [BACKEND]` plays one in a memcg of its own, under `headroom record`, and prints a document;
-//! `workload act NAME` is what it runs in there. `workload agree` holds the backends against each other.
+//! `workload act NAME` is what it runs in there. `workload agree` holds the backends against each other; `workload fallback`
+//! has the kernel refuse one.
 
 mod agree;
+mod bpf;
 mod cycles;
+mod fallback;
 mod stage;
 mod work;
 
@@ -24,10 +27,11 @@ fn main() -> Result<()> {
         ["check", name] => print(&checked(name, "auto")),
         ["check", name, backend] => print(&checked(name, backend)),
         ["killed", backend] => print(&cycles::killed(backend)?),
+        ["fallback"] => print(&fallback::check()?),
         ["agree"] => print(&agree::check()?),
         ["cycles", count, backend] => print(&cycles::check(count.parse()?, backend)?),
         _ => bail!(
-            "usage: workload check NAME [BACKEND] | workload agree | workload killed BACKEND | workload cycles COUNT BACKEND"
+            "usage: workload check NAME [BACKEND] | workload agree | workload fallback | workload killed BACKEND | workload cycles COUNT BACKEND"
         ),
     }
 }

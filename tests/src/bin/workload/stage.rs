@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 
 use anyhow::{Context as _, Result, ensure};
-use headroom::probe::boot_ns;
 use headroom::recording::State;
 use headroom::recording::event::{Body, Event};
+use headroom_tests::conserve::apart::told_apart;
 use headroom_tests::conserve::settle::{cpus, settle, stat_is_off_by};
 use headroom_tests::conserve::{Check, Document, Figures, Phase, Sums};
-use headroom_tests::recording::{charge_sums, events, events_since, footer, footer_sums};
+use headroom_tests::recording::{charge_sums, events, footer, footer_sums, mark};
 use headroom_tests::{Memcg, Recorder, Run, Worker};
 use serde_json::Value;
 use tracer_common::Kind;
@@ -39,6 +39,10 @@ pub struct Stage {
     backend: String,
     /// Whether pages are followed, by the recording's header.
     follows: bool,
+    /// Kinds of kernel memory that the recorder tells apart.
+    apart: Vec<Kind>,
+    /// What there was before it was attached.
+    before: Figures,
     document: Document,
 }
 
@@ -74,6 +78,8 @@ pub fn play(name: &str, backend: &str) -> Result<Document> {
         recording: recordings.path().join("workload.jsonl.zst"),
         backend: String::new(),
         follows: false,
+        apart: Vec::new(),
+        before: Figures::default(),
         document: Document {
             workload: name.to_owned(),
             kernel: nix::sys::utsname::uname()?.release().to_string_lossy().into_owned(),
@@ -86,6 +92,10 @@ pub fn play(name: &str, backend: &str) -> Result<Document> {
         stage.document.not_here = Some(reason);
         stage.document.ok = true;
         return Ok(stage.document);
+    }
+    if !stage.below.is_empty() {
+        // Making them charged the group, of which memory.stat has to tell first.
+        stage.before = settle(&stage.group, &[])?;
     }
     let options = [&["--backend", backend], workload.options()].concat();
     let mut recorder = Recorder::start(&stage.group.target(), &stage.recording, &options)?;
@@ -119,7 +129,8 @@ impl Stage {
         let below: Vec<&Memcg> = self.below.iter().collect();
         let (figures, events) = loop {
             let figures = settle(&self.group, &below)?;
-            let events = events_since(&self.recording, boot_ns())?;
+            mark(phase, 1)?;
+            let events = self.events()?;
             // What the kernel gave back meanwhile would be in one of them only.
             if Figures::read(&self.group, &below)? == figures {
                 break (figures, events);
@@ -135,6 +146,7 @@ impl Stage {
                 got: self.follows.to_string(),
                 ok: self.follows == expected,
             });
+            self.apart = told_apart(backends(&events)?);
         }
         let sums = Sums::of(&events);
         self.check_figures(phase, &figures, &sums)?;
@@ -194,6 +206,16 @@ impl Stage {
                 sums.kernel(),
                 stock,
             ));
+        }
+        for kind in self.apart.clone() {
+            let Some(now) = figures.kinds.get(kind.as_str()) else {
+                continue;
+            };
+            let before = self.before.kinds.get(kind.as_str()).copied().unwrap_or(0);
+            let expected = signed(*now) - signed(before);
+            let tolerance = if kind == Kind::Slab { objects_off(groups)? } else { off };
+            let name = format!("{phase}: {kind}");
+            self.check(Check::bytes(name, expected, sums.of_kind(kind), tolerance));
         }
         // v1 counts socket buffers apart.
         let counted = if self.group.is_v2() {
@@ -341,13 +363,25 @@ fn follows(events: &[Event]) -> bool {
     })
 }
 
-/// What counts the charges, by the recording's header.
-pub fn backend(events: &[Event]) -> Result<String> {
+/// Bytes by which objects may differ from memory.stat: each CPU adds those of a group up to a page before it tells.
+/// kernel: mm/memcontrol.c account_objcg_stock(), `__mod_objcg_state()` (5.13 to 7.3)
+fn objects_off(groups: u64) -> Result<i64> {
+    // Reclaimable ones and others.
+    Ok(signed((2 * PAGE as u64 + stat_is_off_by()?) * cpus()? * groups))
+}
+
+/// What each probe got, by the recording's header.
+pub fn backends(events: &[Event]) -> Result<&BTreeMap<String, String>> {
     let header = events.iter().find_map(|event| match &event.body {
         Body::Header(header) => Some(header),
         _ => None,
     });
-    let backends = &header.context("the recording has no header")?.backends;
+    Ok(&header.context("the recording has no header")?.backends)
+}
+
+/// What counts the charges, by the recording's header.
+pub fn backend(events: &[Event]) -> Result<String> {
+    let backends = backends(events)?;
     let counts = ["uncharge_folio", "lruvec_stat"]
         .iter()
         .find_map(|probe| backends.get(*probe));

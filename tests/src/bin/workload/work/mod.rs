@@ -71,7 +71,7 @@ pub fn find(name: &str) -> Result<Box<dyn Workload>> {
         "high" => Box::new(limits::High),
         "limit" => Box::new(limits::Limit),
         "oom-group" => Box::new(limits::OomGroup),
-        "nested" => Box::new(nested::Nested),
+        "nested" => Box::new(nested::Nested::default()),
         "remote" => Box::new(remote::Remote),
         "io-uring" => Box::new(remote::Ring),
         "socket" => Box::new(socket::Sockets),

@@ -19,8 +19,20 @@ use crate::stage::{Stage, signed, standstill};
 /// How long a new group may take to be noticed.
 const NOTICED: Duration = Duration::from_secs(3);
 
+/// What a group takes for its counters at least, bytes.
+const COUNTERS: u64 = 1024;
+
 /// Three processes in three groups.
-pub struct Nested;
+#[derive(Default)]
+pub struct Nested {
+    /// Per-CPU memory before the third group.
+    percpu: Option<i64>,
+}
+
+/// Per-CPU memory at the last standstill.
+fn per_cpu(stage: &Stage) -> Option<i64> {
+    stage.last()?.recorded.get(Kind::Percpu.as_str()).copied()
+}
 
 impl Workload for Nested {
     fn act(&self) -> Result<()> {
@@ -39,9 +51,18 @@ impl Workload for Nested {
 
     fn after(&mut self, stage: &mut Stage, phase: &str) -> Result<()> {
         if phase == "two groups" {
+            self.percpu = per_cpu(stage);
             stage.below.push(stage.group.child("late")?);
             sleep(NOTICED);
         } else if phase == "three groups" {
+            // The counters of a group are the upper group's memory, for each CPU. Tracepoints do not tell it apart.
+            if let (Some(before), Some(now)) = (self.percpu, per_cpu(stage)) {
+                stage.check(Check::at_least(
+                    "per-CPU memory of the group that came later".to_owned(),
+                    COUNTERS,
+                    now.saturating_sub(before).unsigned_abs(),
+                ));
+            }
             let sums = Sums::of(&stage.events()?);
             for group in 0..stage.below.len() {
                 let group = &stage.below[group];
