@@ -8,9 +8,10 @@ use std::os::fd::AsFd;
 use std::ptr::NonNull;
 use std::thread;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use nix::errno::Errno;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
+use nix::sys::uio::pwrite;
 
 /// Bytes of a MiB.
 pub const MIB: usize = 1 << 20;
@@ -100,6 +101,26 @@ impl Pages {
             // SAFETY: the byte is mapped and writable, and nobody holds a reference to it.
             unsafe { byte.write_volatile(1) };
         }
+    }
+
+    /// Writes these bytes to one place.
+    pub fn write(&self, offset: usize, bytes: &[u8]) -> Result<()> {
+        let end = offset.checked_add(bytes.len()).filter(|end| *end <= self.length);
+        end.context("that is outside of the mapping")?;
+        // SAFETY: the place lies within the mapping, as was just looked at.
+        let place = unsafe { self.start.cast::<u8>().add(offset) };
+        // SAFETY: as many bytes are mapped and writable there, and nobody holds a reference to them.
+        unsafe { place.copy_from_nonoverlapping(NonNull::from(bytes).cast(), bytes.len()) };
+        Ok(())
+    }
+
+    /// Writes all of it to a file, from its own place: direct I/O wants whole pages.
+    pub fn write_out(&self, file: impl AsFd, offset: u64) -> Result<()> {
+        // SAFETY: the mapping is that long, can be read, and is not written to while it is borrowed here.
+        let bytes = unsafe { std::slice::from_raw_parts(self.start.cast::<u8>().as_ptr(), self.length) };
+        let written = pwrite(file, bytes, i64::try_from(offset)?).context("cannot write")?;
+        ensure!(written == self.length, "only {written} bytes were written");
+        Ok(())
     }
 
     fn pages(&self, range: Range<usize>) -> impl Iterator<Item = usize> + use<> {

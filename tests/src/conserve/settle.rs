@@ -81,7 +81,10 @@ fn flush(group: &Memcg) -> Result<bool> {
 }
 
 /// Version of the running kernel.
-fn kernel() -> Result<(u32, u32)> {
+///
+/// # Errors
+/// When its release cannot be read.
+pub fn kernel() -> Result<(u32, u32)> {
     let system = nix::sys::utsname::uname()?;
     let release = system.release().to_string_lossy().into_owned();
     let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());

@@ -60,7 +60,7 @@ const DISK_MODULES: [&str; 11] = [
     "fs/ext4/ext4",
 ];
 
-/// Modules for real VMs inside the VM.
+/// Modules for VMs inside the VM.
 const KVM_MODULES: [&str; 3] = ["virt/lib/irqbypass", "arch/x86/kvm/kvm", "arch/x86/kvm/kvm-amd"];
 
 /// A VM to be booted.
@@ -129,8 +129,15 @@ impl Vm {
         if !real {
             return self;
         }
-        // The KVM in there is the VM's own: the lab may use it.
-        self.disk(true).env("HEADROOM_LAB_KVM", "1")
+        self.disk(true).kvm()
+    }
+
+    /// Brings KVM, whose modules find the emulated CPU's SVM.
+    #[must_use]
+    pub fn kvm(self) -> Self {
+        // The KVM in there is the VM's own: the lab and the workloads may use it.
+        let vm = self.env("HEADROOM_LAB_KVM", "1");
+        KVM_MODULES.iter().fold(vm, |vm, module| vm.module(module))
     }
 
     /// Brings a disk with ext4 at `/var/tmp`, which a VM with a real QEMU has anyway.
@@ -271,7 +278,6 @@ impl Vm {
         modules.extend(self.modules.iter().map(String::as_str));
         if self.real {
             pack_at_same_path(&mut initramfs, &real_qemu::files()?)?;
-            modules.extend(KVM_MODULES);
         }
         let mut plan = Plan {
             cgroup: self.cgroup,

@@ -6,7 +6,7 @@ use super::{Cgroup, Vm};
 use crate::build::Binaries;
 
 /// All workloads of the program `workload` (crate headroom-tests), in the order in which they are run.
-pub const WORKLOADS: [&str; 23] = [
+pub const WORKLOADS: [&str; 25] = [
     "anon",
     "thp",
     "thp-off",
@@ -25,9 +25,11 @@ pub const WORKLOADS: [&str; 23] = [
     "nested",
     "remote",
     "io-uring",
+    "loop",
     "socket",
     "hugetlb",
     "kernel",
+    "kvm",
     "live",
     "live-overflow",
 ];
@@ -102,6 +104,8 @@ impl Cell {
             .module("crypto/lzo")
             .module("crypto/lzo-rle")
             .module("drivers/block/zram/zram")
+            .module("drivers/block/loop")
+            .kvm()
             .file(binaries.workload(), "/bin/workload")
             .env("HEADROOM_BINARIES", "/bin")
             .timeout(Duration::from_secs(if names.contains(&CYCLES) { 5400 } else { 1200 }));

@@ -251,6 +251,11 @@ impl Stage {
             ("hugetlb", &[Kind::Hugetlb], held(&[Kind::Hugetlb])),
             ("pagetable", &[Kind::Pagetable], held(&[Kind::Pagetable])),
             ("kernel_stack", &[Kind::KernelStack], held(&[Kind::KernelStack])),
+            (
+                "secondary_pagetable",
+                &[Kind::SecondaryPagetable],
+                held(&[Kind::SecondaryPagetable]),
+            ),
         ] {
             let placed = |kind: &Kind| sums.of_kind(*kind) - sums.unplaced.get(kind).copied().unwrap_or(0);
             let net = kinds.iter().map(placed).sum();
@@ -280,6 +285,11 @@ impl Stage {
     /// Whether pages are followed here.
     pub const fn follows(&self) -> bool {
         self.follows
+    }
+
+    /// Whether the recorder tells a kind of kernel memory apart.
+    pub fn tells_apart(&self, kind: Kind) -> bool {
+        self.apart.contains(&kind)
     }
 
     /// Compares the recording with what the actor says. What its program needs itself is anonymous.

@@ -5,8 +5,10 @@ mod collapse;
 mod file;
 mod hugetlb;
 mod kernel;
+mod kvm;
 mod limits;
 mod live;
+mod loop_device;
 mod migrate;
 mod nested;
 mod remote;
@@ -74,9 +76,11 @@ pub fn find(name: &str) -> Result<Box<dyn Workload>> {
         "nested" => Box::new(nested::Nested::default()),
         "remote" => Box::new(remote::Remote),
         "io-uring" => Box::new(remote::Ring),
+        "loop" => Box::new(loop_device::LoopDevice::default()),
         "socket" => Box::new(socket::Sockets),
         "hugetlb" => Box::new(hugetlb::Hugetlb),
         "kernel" => Box::new(kernel::KernelMemory),
+        "kvm" => Box::new(kvm::VirtualMachine),
         "live" => Box::new(live::Live),
         "live-overflow" => Box::new(live::Overflow),
         _ => bail!("there is no workload {name}"),
