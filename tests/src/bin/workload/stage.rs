@@ -373,11 +373,16 @@ fn follows(events: &[Event]) -> bool {
     })
 }
 
-/// Bytes by which objects may differ from memory.stat: each CPU adds those of a group up to a page before it tells.
-/// kernel: mm/memcontrol.c account_objcg_stock(), `__mod_objcg_state()` (5.13 to 7.3)
+/// The largest object of a slab, with the pointer that says whose it is, bytes.
+/// kernel: KMALLOC_MAX_CACHE_SIZE, mm/memcontrol.c obj_full_size() (5.10 to 7.3)
+const LARGEST_OBJECT: u64 = 2 * PAGE as u64 + 8;
+
+/// Bytes by which objects may differ from memory.stat: each CPU keeps those of a group until they are more than a page, and
+/// the first one whatever its size.
+/// kernel: mm/memcontrol.c mod_objcg_state(), later `__account_obj_stock()`: "even for large object" (5.13 to 7.3)
 fn objects_off(groups: u64) -> Result<i64> {
     // Reclaimable ones and others.
-    Ok(signed((2 * PAGE as u64 + stat_is_off_by()?) * cpus()? * groups))
+    Ok(signed(2 * (LARGEST_OBJECT * cpus()? + stat_is_off_by()?) * groups))
 }
 
 /// What each probe got, by the recording's header.
