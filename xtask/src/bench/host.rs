@@ -49,10 +49,10 @@ pub struct Rate {
 /// A report on a recording.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Report {
+    /// How long it is.
+    pub hours: u64,
     /// Its size in MiB.
     pub size: f64,
-    /// Its events.
-    pub events: usize,
     /// Seconds that the report takes.
     pub seconds: f64,
 }
@@ -103,12 +103,12 @@ pub fn tables(host: &Host) -> String {
             rate.bytes / 1024.0
         );
     }
-    text.push_str("\n| recording | events | `headroom report` |\n| --- | --- | --- |\n");
+    text.push_str("\n| recording of | size | `headroom report` |\n| --- | --- | --- |\n");
     for report in &host.reports {
         let _ = writeln!(
             text,
-            "| {:.1} MiB | {} | {:.2} s |",
-            report.size, report.events, report.seconds
+            "| {} h | {:.1} MiB | {:.2} s |",
+            report.hours, report.size, report.seconds
         );
     }
     text

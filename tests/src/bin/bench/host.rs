@@ -12,7 +12,7 @@ use headroom::probe::{BackendChoice, Options, Record, Tracer};
 use headroom::recording::event::Body;
 use headroom_tests::memory::{PAGE, Pages};
 use headroom_tests::recording::events;
-use headroom_tests::{Memcg, Recorder, Run};
+use headroom_tests::{Memcg, Recorder, Run, simulate};
 use nix::sys::utsname::uname;
 use tracer_common::Watched;
 use xtask::bench::Figure;
@@ -26,6 +26,8 @@ const FAULTS: usize = 16_384;
 const WATCHED: Duration = Duration::from_secs(10);
 /// Records a second to be made.
 const RATES: [usize; 4] = [100, 1_000, 10_000, 50_000];
+/// Hours of a busy pod in the recordings that are reported on.
+const HOURS: [u64; 2] = [1, 6];
 /// How long records are counted for that.
 const COUNTED: Duration = Duration::from_secs(3);
 /// Bytes that an account gathers before it emits: a page, so that each is a record.
@@ -53,7 +55,11 @@ pub fn measure(bpftrace: &[&str]) -> Result<()> {
     for asked in RATES {
         let file = folder.path().join(format!("{asked}.jsonl.zst"));
         host.rates.push(rate(asked, &file)?);
-        host.reports.push(report(&file)?);
+    }
+    for hours in HOURS {
+        let file = folder.path().join(format!("{hours}h.jsonl.zst"));
+        simulate::write(&file, hours)?;
+        host.reports.push(report(hours, &file)?);
     }
     println!("{}", serde_json::to_string(&host)?);
     Ok(())
@@ -279,7 +285,7 @@ fn resident(pid: u32) -> Result<f64> {
     Ok(kib / 1024.0)
 }
 
-fn report(file: &Path) -> Result<Report> {
+fn report(hours: u64, file: &Path) -> Result<Report> {
     let begun = Instant::now();
     let path = file.to_str().context("the path is text")?;
     let run = Run::headroom(["report", path, "--format", "json"])?;
@@ -287,8 +293,7 @@ fn report(file: &Path) -> Result<Report> {
     ensure!(run.status == Some(0), "{}", run.stderr);
     #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
     let size = fs::metadata(file)?.len() as f64 / f64::from(1 << 20);
-    let events = events(file)?.0.len();
-    Ok(Report { size, events, seconds })
+    Ok(Report { hours, size, seconds })
 }
 
 /// Touches pages at a rate and gives them back, until it is ended.
