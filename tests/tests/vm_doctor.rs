@@ -11,6 +11,8 @@ use xtask::vm::Vm;
 /// What probes of functions are attached to where nothing else is said; `None` where the kernel has no use for one.
 const NEWEST: &[(&str, Option<&str>)] = &[
     ("charge_folio", Some("__mem_cgroup_charge")),
+    ("memcg_made", Some("mem_cgroup_css_online")),
+    ("memcg_left", Some("mem_cgroup_css_offline")),
     ("charge_swapin", Some("mem_cgroup_swapin_charge_folio")),
     ("charge_hugetlb", Some("mem_cgroup_charge_hugetlb")),
     ("charge_replacement", Some("mem_cgroup_replace_folio")),

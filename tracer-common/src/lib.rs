@@ -23,7 +23,7 @@ pub use record::{
     COMM_LEN, ChargeRecord, ExecRecord, OomRecord, ReclaimRecord, RecordKind, ThreadRecord, VictimRecord,
 };
 pub use stack::{KERNEL_FRAMES, StackRecord, USER_FRAMES, crosses_step, steps};
-pub use watch::{LossCounter, Watched};
+pub use watch::{FILTER_LEN, KNOWN_BITS, KNOWN_LEN, LossCounter, WATCHES, WatchState, Watched, WatchedMemcg};
 
 /// Fails to compile unless a type has exactly this size: both sides copy these types as bytes.
 macro_rules! assert_layout {

@@ -13,6 +13,52 @@ abi! {
 }
 assert_layout!(Watched, size 8);
 
+abi! {
+    /// A watched memcg, by its number.
+    pub struct WatchedMemcg {
+        /// Its cgroup id.
+        pub memcg: u64,
+        /// What is known of it.
+        pub watched: Watched,
+    }
+}
+assert_layout!(WatchedMemcg, size 16, watched at 8);
+
+/// Numbers of watched memcgs are below this, and not zero.
+pub const WATCHES: u32 = 4096;
+
+/// Bytes of the filter for watched memcgs, by cgroup id.
+pub const FILTER_LEN: u32 = 1 << 16;
+
+/// log2 of [`KNOWN_LEN`].
+pub const KNOWN_BITS: u32 = 11;
+
+/// Addresses of memcgs and obj_cgroups that the kernel side knows at a time.
+pub const KNOWN_LEN: usize = 1 << KNOWN_BITS;
+
+/// Index into the array of what concerns all watches.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WatchState {
+    /// How often the kernel made a memcg, or took one away.
+    ChangedByKernel = 0,
+    /// How often user space changed what is watched.
+    ChangedByUser = 1,
+    /// 1 where the kernel side is told of the former, and so may remember addresses.
+    Caches = 2,
+    /// Its value means nothing.
+    Fence = 3,
+    /// 1 where page cache is seen getting its place.
+    PlacesFiles = 4,
+    /// 1 where shared memory is seen getting its place.
+    PlacesShmem = 5,
+}
+
+impl WatchState {
+    /// How many there are.
+    pub const COUNT: u32 = 6;
+}
+
 /// Index into the per-CPU array of what the kernel side could not do as meant. None of these lose bytes silently:
 /// each is reported.
 #[repr(u32)]

@@ -12,7 +12,8 @@ use tracer_common::{
 
 use crate::kernel::{current_ids, current_start_ns};
 use crate::live::{follows, give_slot_back, take_slot};
-use crate::maps::{ACCOUNTS, OWNERS, RECORDS, THREADS, WATCHED, count_loss, global};
+use crate::maps::{ACCOUNTS, OWNERS, RECORDS, THREADS, WATCHED_MEMCGS, count_loss, global};
+use crate::watch::Watch;
 
 /// Which way bytes go.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -25,19 +26,28 @@ pub enum Direction {
     MoveBack,
 }
 
-/// The watch list entry of a memcg, or `None` where nobody asked for it: the way out for everyone else's charges.
+/// What is known of a watched memcg.
 #[inline(always)]
-pub fn watched(memcg: u64) -> Option<Watched> {
-    // SAFETY: entries are only replaced as a whole; a torn read of two numbers would be corrected by the next.
-    unsafe { WATCHED.get(&memcg) }.copied()
+pub fn watched(memcg: Watch) -> Option<Watched> {
+    // Replaced as a whole; a torn read of two numbers would be corrected by the next.
+    WATCHED_MEMCGS.get(memcg as u32).map(|known| known.watched)
+}
+
+/// The cgroup id of a watched memcg.
+#[inline(always)]
+pub fn id_of(memcg: Watch) -> Option<u64> {
+    WATCHED_MEMCGS.get(memcg as u32).map(|known| known.memcg)
 }
 
 /// Adds bytes to the current thread's account in a watched memcg. Returns the account's slot.
 #[inline(always)]
-pub fn account(memcg: u64, kind: Kind, region: Region, direction: Direction, bytes: u64) -> u32 {
+pub fn account(memcg: Watch, kind: Kind, region: Region, direction: Direction, bytes: u64) -> u32 {
     if bytes == 0 {
         return NOT_FOLLOWED;
     }
+    let Some(memcg) = id_of(memcg) else {
+        return NOT_FOLLOWED;
+    };
     let (tid, tgid) = current_ids();
     let mut key = AccountKey {
         memcg,
@@ -52,13 +62,13 @@ pub fn account(memcg: u64, kind: Kind, region: Region, direction: Direction, byt
 
 /// Adds or takes back a signed number of pages.
 #[inline(always)]
-pub fn account_pages(memcg: u64, kind: Kind, region: Region, pages: i64) {
+pub fn account_pages(memcg: Watch, kind: Kind, region: Region, pages: i64) {
     account_bytes(memcg, kind, region, pages * global!(PAGE_SIZE) as i64);
 }
 
 /// Adds or takes back a signed number of bytes. Returns the account's slot.
 #[inline(always)]
-pub fn account_bytes(memcg: u64, kind: Kind, region: Region, bytes: i64) -> u32 {
+pub fn account_bytes(memcg: Watch, kind: Kind, region: Region, bytes: i64) -> u32 {
     let direction = if bytes < 0 {
         Direction::Uncharge
     } else {
@@ -70,7 +80,7 @@ pub fn account_bytes(memcg: u64, kind: Kind, region: Region, bytes: i64) -> u32 
 /// Moves bytes that are charged already to the kind that they turn out to be of, or back (negative). Returns the slot of
 /// the account of that kind.
 #[inline(always)]
-pub fn reclassify(memcg: u64, from: Kind, to: Kind, bytes: i64) -> u32 {
+pub fn reclassify(memcg: Watch, from: Kind, to: Kind, bytes: i64) -> u32 {
     let (leave, enter) = if bytes < 0 {
         (Direction::MoveBack, Direction::Uncharge)
     } else {
@@ -82,7 +92,7 @@ pub fn reclassify(memcg: u64, from: Kind, to: Kind, bytes: i64) -> u32 {
 
 /// A charged page got its place. Returns the slot of the account of its region.
 #[inline(always)]
-pub fn place(memcg: u64, kind: Kind, region: Region, bytes: u64) -> u32 {
+pub fn place(memcg: Watch, kind: Kind, region: Region, bytes: u64) -> u32 {
     account(memcg, kind, Region::Unplaced, Direction::Uncharge, bytes);
     account(memcg, kind, region, Direction::Charge, bytes)
 }

@@ -3,14 +3,16 @@
 //! Most programs run at the return of a kernel function and count only when that succeeded. A prototype with another
 //! number of arguments, or others in other places, is another program.
 
-use tracer_common::{Kind, Region};
+use tracer_common::{Kind, Region, WatchState};
 
 use crate::account::{Direction, account, account_bytes, watched};
 use crate::hooks::{Access, at_entry, at_return};
-use crate::kernel::{Folio, Pointer, cgroup_id, cgroup_id_typed, objcg_memcg_id, socket_memcg};
+use crate::in_flight::{land, take_off};
+use crate::kernel::{Folio, Pointer, socket_memcg};
 use crate::live;
 use crate::maps::global;
-use crate::unplaced::{may_wait, remember};
+use crate::unplaced::remember;
+use crate::watch::{Watch, is_placed, of_address, of_memcg, of_objcg};
 
 // kernel: int __mem_cgroup_charge(struct folio *, struct mm_struct *, gfp_t) (5.16 to 7.3), with struct page * on 5.15;
 // int mem_cgroup_charge(struct page *, struct mm_struct *, gfp_t) (5.8 to 5.14)
@@ -30,22 +32,34 @@ fn charged_folio<A: Access>(folio: Pointer, mm: Pointer, status: i32) -> Option<
         return None;
     }
     let folio = Folio(folio);
-    let memcg = folio.owner()?.memcg;
-    watched(memcg)?;
-    let kind = if folio.in_swap_cache() {
-        Kind::Anon
-    } else if folio.is_swapbacked() {
-        Kind::Shmem
-    } else if mm.is_null() || folio.is_mapped_file() {
-        Kind::File
+    let memcg = folio.owner_in::<A>()?.memcg;
+    watched_folio::<A>(folio.0, mm, memcg);
+    Some(())
+}
+
+/// Apart from what everyone's charges go through, which so has fewer registers to save.
+#[inline(never)]
+fn watched_folio<A: Access>(folio: Pointer, mm: Pointer, memcg: Watch) {
+    let folio = Folio(folio);
+    let waits = folio.is_swapbacked_or_huge_in::<A>();
+    let (kind, placed) = if waits && folio.in_swap_cache() {
+        (Kind::Anon, false)
+    } else if waits && folio.is_swapbacked_in::<A>() {
+        (Kind::Shmem, is_placed(WatchState::PlacesShmem))
+    } else if mm.is_null() || folio.is_mapped_file_in::<A>() {
+        (Kind::File, is_placed(WatchState::PlacesFiles))
     } else {
-        Kind::Anon
+        (Kind::Anon, !waits)
     };
-    if kind == Kind::Anon && may_wait(folio) {
+    if placed && take_off(folio) {
+        return;
+    }
+    // Left there by who charged it before and was watched no more when it was given back.
+    land(folio);
+    if kind == Kind::Anon && waits {
         remember(folio);
     }
     account(memcg, kind, Region::Unplaced, Direction::Charge, folio.bytes());
-    Some(())
 }
 
 // kernel: int mem_cgroup_swapin_charge_folio(struct folio *, struct mm_struct *, gfp_t, swp_entry_t) (6.1 to 7.1), the
@@ -65,8 +79,7 @@ fn swapped_in<A: Access>(folio: Pointer, status: i32) -> Option<()> {
         return None;
     }
     let folio = Folio(folio);
-    let memcg = folio.owner()?.memcg;
-    watched(memcg)?;
+    let memcg = folio.owner_in::<A>()?.memcg;
     remember(folio);
     account(memcg, Kind::Anon, Region::Unplaced, Direction::Charge, folio.bytes());
     Some(())
@@ -96,8 +109,7 @@ fn charged_hugetlb<A: Access>(folio: Pointer, status: i32) -> Option<()> {
         return None;
     }
     let folio = Folio(folio);
-    let memcg = folio.owner()?.memcg;
-    watched(memcg)?;
+    let memcg = folio.owner_in::<A>()?.memcg;
     account(memcg, Kind::Hugetlb, Region::Unplaced, Direction::Charge, folio.bytes());
     Some(())
 }
@@ -108,8 +120,7 @@ at_entry!(commit_hugetlb, commit_hugetlb_again, commit_hugetlb_kprobe => committ
 
 #[inline(always)]
 fn committed_hugetlb<A: Access>(folio: Pointer, memcg: Pointer) -> Option<()> {
-    let memcg = cgroup_id(memcg)?;
-    watched(memcg)?;
+    let memcg = of_memcg::<A>(memcg)?;
     account(
         memcg,
         Kind::Hugetlb,
@@ -134,8 +145,7 @@ fn charged_kernel_pages<A: Access>(page: Pointer, order: u32, status: i32) -> Op
     if status != 0 {
         return None;
     }
-    let memcg = Folio(page).owner()?.memcg;
-    watched(memcg)?;
+    let memcg = Folio(page).owner_in::<A>()?.memcg;
     live::charged(
         page,
         memcg,
@@ -160,7 +170,7 @@ fn charged_objects<A: Access>(objcg: Pointer, bytes: u64, status: i32) -> Option
     if status != 0 {
         return None;
     }
-    objects(objcg, Direction::Charge, bytes)
+    objects::<A>(objcg, Direction::Charge, bytes)
 }
 
 // kernel: the same prototype, where only what is no slab object goes through it: see `account_objects` (6.15 to 7.3)
@@ -174,9 +184,8 @@ at_return!(
 
 /// Objects are charged in bytes to their obj_cgroup.
 #[inline(always)]
-pub fn objects(objcg: Pointer, direction: Direction, bytes: u64) -> Option<()> {
-    let memcg = objcg_memcg_id(objcg)?;
-    watched(memcg)?;
+pub fn objects<A: Access>(objcg: Pointer, direction: Direction, bytes: u64) -> Option<()> {
+    let memcg = of_objcg::<A>(objcg)?;
     account(memcg, Kind::Slab, Region::Overhead, direction, bytes);
     Some(())
 }
@@ -187,8 +196,7 @@ at_entry!(account_objects, account_objects_again, account_objects_kprobe => acco
 
 #[inline(always)]
 fn accounted_objects<A: Access>(objcg: Pointer, bytes: i32) -> Option<()> {
-    let memcg = objcg_memcg_id(objcg)?;
-    watched(memcg)?;
+    let memcg = of_objcg::<A>(objcg)?;
     account_bytes(memcg, Kind::Slab, Region::Overhead, i64::from(bytes));
     Some(())
 }
@@ -216,7 +224,7 @@ fn charged_socket<A: Access>(memcg: Pointer, pages: u32, charged: u8) -> Option<
     if charged == 0 {
         return None;
     }
-    socket(cgroup_id_typed::<A>(memcg), Direction::Charge, pages)
+    socket(of_memcg::<A>(memcg)?, Direction::Charge, pages)
 }
 
 // kernel: bool mem_cgroup_sk_charge(const struct sock *, unsigned int, gfp_t) (6.16 to 7.3)
@@ -233,13 +241,12 @@ fn charged_socket_of<A: Access>(socket_address: Pointer, pages: u32, charged: u8
     if charged == 0 {
         return None;
     }
-    socket(cgroup_id(socket_memcg(socket_address)?)?, Direction::Charge, pages)
+    socket(of_address(socket_memcg(socket_address)?)?, Direction::Charge, pages)
 }
 
 /// Socket buffers are charged in pages.
 #[inline(always)]
-pub fn socket(memcg: u64, direction: Direction, pages: u32) -> Option<()> {
-    watched(memcg)?;
+pub fn socket(memcg: Watch, direction: Direction, pages: u32) -> Option<()> {
     account(
         memcg,
         Kind::Sock,
@@ -259,13 +266,13 @@ at_entry!(charge_replacement, charge_replacement_again, charge_replacement_kprob
 #[inline(always)]
 fn replaced<A: Access>(old: Pointer, new: Pointer) -> Option<()> {
     let (old, new) = (Folio(old), Folio(new));
-    if new.owner().is_some() {
+    if new.is_charged() {
         return None;
     }
     let memcg = old.owner()?.memcg;
     let entry = watched(memcg)?;
     // The same kind and region as the old page will leave with.
-    let (kind, region) = crate::uncharge::user_kind(new, entry.qemu_tgid);
+    let (kind, region) = crate::uncharge::user_kind::<A>(new, entry.qemu_tgid)?;
     account(memcg, kind, region, Direction::Charge, new.bytes());
     live::replaced(old, new);
     Some(())

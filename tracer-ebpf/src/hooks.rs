@@ -12,7 +12,7 @@ use aya_ebpf::programs::{ProbeContext, RetProbeContext};
 use aya_ebpf::{Argument, EbpfContext};
 use tracer_common::LossCounter;
 
-use crate::kernel::{Pointer, load, read};
+use crate::kernel::{Pointer, load, low_half, read};
 use crate::maps::{CALLS, SEEN, SEEN_BITS, count_loss, global};
 
 /// How a body follows pointers that came as arguments.
@@ -131,12 +131,7 @@ pub fn returned(ctx: &RetProbeContext, probe: u64) -> Option<CallArguments> {
 /// thread or of an interrupt. The lower half of the address tells enough.
 #[inline(always)]
 fn call(ctx: &impl EbpfContext) -> u32 {
-    let address = ctx.as_ptr();
-    let number: u64;
-    // SAFETY: copies a register. The verifier takes this copy for a number; arithmetic on the address it would refuse.
-    // kernel: kernel/bpf/verifier.c, "partial copy of pointer" (5.10 to 7.3)
-    unsafe { core::arch::asm!("w0 = w1", in("r1") address, out("r0") number) };
-    number as u32
+    low_half(ctx.as_ptr().cast())
 }
 
 /// The place where a call is remembered.

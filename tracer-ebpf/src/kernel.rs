@@ -5,8 +5,9 @@ use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_probe_read_kernel};
 
 use tracer_common::ABSENT;
 
-use crate::hooks::Access;
+use crate::hooks::{Access, Probed};
 use crate::maps::{global, offset};
+use crate::watch::{Watch, of_owner};
 
 /// A kernel address of a struct.
 pub type Pointer = *const u8;
@@ -91,18 +92,18 @@ pub struct Folio(pub Pointer);
 /// Whom a page is charged to.
 #[derive(Clone, Copy)]
 pub struct Owner {
-    /// cgroup id.
-    pub memcg: u64,
+    /// The watched memcg.
+    pub memcg: Watch,
     /// Whether it was charged as kernel memory.
     pub is_kmem: bool,
 }
 
 /// `memcg_data` bit 0, and bit 0 of `page.mem_cgroup`: a slab page, whose pointer is a vector of obj_cgroups.
 /// kernel: MEMCG_DATA_OBJCGS, MEMCG_DATA_OBJEXTS (5.9 to 7.3)
-const MEMCG_DATA_OBJECTS: u64 = 1;
+pub const MEMCG_DATA_OBJECTS: u64 = 1;
 /// `memcg_data` bit 1: a page charged as kernel memory, whose pointer is an obj_cgroup.
 /// kernel: enum page_memcg_data_flags, MEMCG_DATA_KMEM (5.11 to 7.3)
-const MEMCG_DATA_KMEM: u64 = 2;
+pub const MEMCG_DATA_KMEM: u64 = 2;
 /// The flag bits of `memcg_data`.
 /// kernel: __NR_MEMCG_DATA_FLAGS (5.11 to 7.3)
 const MEMCG_DATA_FLAGS: u64 = 3;
@@ -114,29 +115,33 @@ const MAPPING_ANON: u64 = 1;
 const NO_TYPE: u32 = u32::MAX;
 
 impl Folio {
-    /// Whom the folio is charged to; `None` when to nobody, or object by object.
+    /// The watched memcg that the folio is charged to; `None` when to another, to nobody, or object by object.
     #[inline(always)]
     pub fn owner(self) -> Option<Owner> {
+        self.owner_in::<Probed>()
+    }
+
+    /// As [`Folio::owner`], of a folio that came as an argument.
+    #[inline(always)]
+    pub fn owner_in<A: Access>(self) -> Option<Owner> {
         if offset!(page_mem_cgroup) != ABSENT {
             return self.owner_by_pointer();
         }
-        let data: u64 = read(self.0, offset!(folio_memcg_data))?;
-        let pointer = (data & !MEMCG_DATA_FLAGS) as Pointer;
-        if pointer.is_null() || data & MEMCG_DATA_OBJECTS != 0 {
-            return None;
-        }
+        let data: u64 = A::get(self.0, offset!(folio_memcg_data));
+        let memcg = of_owner(data)?;
         let is_kmem = data & MEMCG_DATA_KMEM != 0;
-        let holds_objcg = if is_kmem {
-            offset!(kernel_pages_hold_memcg) != 1
+        Some(Owner { memcg, is_kmem })
+    }
+
+    /// Whether the folio is charged to anyone.
+    #[inline(always)]
+    pub fn is_charged(self) -> bool {
+        let field = if offset!(page_mem_cgroup) != ABSENT {
+            offset!(page_mem_cgroup)
         } else {
-            offset!(lru_folios_hold_objcg) == 1
+            offset!(folio_memcg_data)
         };
-        let memcg = if holds_objcg {
-            objcg_memcg_id(pointer)
-        } else {
-            cgroup_id(pointer)
-        };
-        Some(Owner { memcg: memcg?, is_kmem })
+        read(self.0, field) != Some(0_u64)
     }
 
     /// Before 5.11 the page holds its memcg itself, and kernel memory is told by a page type (PG_kmemcg, the only type
@@ -144,12 +149,10 @@ impl Folio {
     #[inline(always)]
     fn owner_by_pointer(self) -> Option<Owner> {
         let pointer: u64 = read(self.0, offset!(page_mem_cgroup))?;
-        if pointer == 0 || pointer & MEMCG_DATA_OBJECTS != 0 {
-            return None;
-        }
+        let memcg = of_owner(pointer)?;
         let page_type: u32 = read(self.0, offset!(page_type))?;
         Some(Owner {
-            memcg: cgroup_id(pointer as Pointer)?,
+            memcg,
             // A page that is mapped has a small count there instead.
             is_kmem: page_type != NO_TYPE && (page_type as i32) < 0,
         })
@@ -159,6 +162,54 @@ impl Folio {
     #[inline(always)]
     pub fn bytes(self) -> u64 {
         global!(PAGE_SIZE) * self.pages()
+    }
+
+    /// As [`Folio::bytes`], of a folio that came as an argument.
+    #[inline(always)]
+    pub fn bytes_in<A: Access>(self) -> u64 {
+        if self.flags_in::<A>() & bit(offset!(pg_head)) == 0 {
+            return global!(PAGE_SIZE);
+        }
+        self.bytes()
+    }
+
+    /// `flags` of a folio that came as an argument.
+    #[inline(always)]
+    fn flags_in<A: Access>(self) -> u64 {
+        A::get(self.0, offset!(folio_flags))
+    }
+
+    /// PG_swapbacked or PG_head, of a folio that came as an argument.
+    #[inline(always)]
+    pub fn is_swapbacked_or_huge_in<A: Access>(self) -> bool {
+        self.flags_in::<A>() & (bit(offset!(pg_swapbacked)) | bit(offset!(pg_head))) != 0
+    }
+
+    /// Whether it is mapped as anonymous memory, of a folio that came as an argument.
+    #[inline(always)]
+    pub fn is_anon_in<A: Access>(self) -> bool {
+        u64::from(low_half(A::get(self.0, offset!(folio_mapping)))) & MAPPING_ANON != 0
+    }
+
+    /// As [`Folio::is_hugetlb`], of a folio that came as an argument: none of hugetlbfs is a single page.
+    #[inline(always)]
+    pub fn is_hugetlb_in<A: Access>(self) -> bool {
+        self.flags_in::<A>() & bit(offset!(pg_head)) != 0 && self.is_hugetlb()
+    }
+
+    /// As [`Folio::is_swapbacked`], of a folio that came as an argument.
+    #[inline(always)]
+    pub fn is_swapbacked_in<A: Access>(self) -> bool {
+        self.flags_in::<A>() & bit(offset!(pg_swapbacked)) != 0
+    }
+
+    /// The user address of an anonymous folio that came as an argument: its index is the page number of the address it was
+    /// first mapped at.
+    /// kernel: linear_page_index(), include/linux/pagemap.h (private anonymous mappings: vm_pgoff = vm_start >> 12)
+    #[inline(always)]
+    pub fn address_in<A: Access>(self) -> u64 {
+        let index: u64 = A::get(self.0, offset!(folio_index));
+        index << (global!(PAGE_SHIFT) & 31)
     }
 
     #[inline(always)]
@@ -173,13 +224,7 @@ impl Folio {
     #[inline(always)]
     fn flag(self, bit: u32) -> bool {
         let flags: u64 = read(self.0, offset!(folio_flags)).unwrap_or(0);
-        flags & (1 << (bit & 63)) != 0
-    }
-
-    /// PG_head: several pages.
-    #[inline(always)]
-    pub fn is_huge(self) -> bool {
-        self.flag(offset!(pg_head))
+        flags & self::bit(bit) != 0
     }
 
     /// PG_swapbacked: anonymous or shmem.
@@ -201,17 +246,11 @@ impl Folio {
         read(self.0, offset!(folio_mapping)).unwrap_or(0)
     }
 
-    /// Whether the folio is mapped as anonymous memory. Not yet so when it is being charged.
+    /// Whether the folio, which came as an argument, belongs to a file already.
     #[inline(always)]
-    pub fn is_anon(self) -> bool {
-        self.mapping() & MAPPING_ANON != 0
-    }
-
-    /// Whether the folio belongs to a file already.
-    #[inline(always)]
-    pub fn is_mapped_file(self) -> bool {
-        let mapping = self.mapping();
-        mapping != 0 && mapping & MAPPING_ANON == 0
+    pub fn is_mapped_file_in<A: Access>(self) -> bool {
+        let mapping: Pointer = A::get(self.0, offset!(folio_mapping));
+        !mapping.is_null() && u64::from(low_half(mapping)) & MAPPING_ANON == 0
     }
 
     /// Whether it is a huge page of hugetlbfs. Known where huge pages can be charged to memory and have a page type.
@@ -224,26 +263,28 @@ impl Folio {
         // kernel: enum pagetype is the top byte (6.12 to 7.3)
         page_type >> 24 == offset!(pgty_hugetlb)
     }
-
-    /// The user address of an anonymous folio: its index is the page number of the address it was first mapped at.
-    /// kernel: linear_page_index(), include/linux/pagemap.h (private anonymous mappings: vm_pgoff = vm_start >> 12)
-    #[inline(always)]
-    pub fn address(self) -> u64 {
-        let index: u64 = read(self.0, offset!(folio_index)).unwrap_or(0);
-        index << (global!(PAGE_SHIFT) & 31)
-    }
 }
 
-/// cgroup id of the memcg that an obj_cgroup belongs to.
+/// The lower half of an address, as a number.
 #[inline(always)]
-pub fn objcg_memcg_id(objcg: Pointer) -> Option<u64> {
-    cgroup_id(read(objcg, offset!(objcg_memcg))?)
+pub fn low_half(address: Pointer) -> u32 {
+    let number: u64;
+    // SAFETY: copies a register. The verifier takes this copy for a number; arithmetic on the address it would refuse.
+    // kernel: kernel/bpf/verifier.c, "partial copy of pointer" (5.10 to 7.3)
+    unsafe { core::arch::asm!("w0 = w1", in("r1") address, out("r0") number) };
+    number as u32
 }
 
-/// The memcg of a socket. kernel: mem_cgroup_from_sk(), the low bits are flags (6.16 to 7.3)
+/// The mask of a bit whose number is an offset.
 #[inline(always)]
-pub fn socket_memcg(socket: Pointer) -> Option<Pointer> {
+const fn bit(number: u32) -> u64 {
+    1 << (number & 63)
+}
+
+/// The address of the memcg of a socket. kernel: mem_cgroup_from_sk(), the low bits are flags (6.16 to 7.3)
+#[inline(always)]
+pub fn socket_memcg(socket: Pointer) -> Option<u64> {
     let memcg: u64 = read(socket, offset!(sock_memcg))?;
-    let memcg = (memcg & !MEMCG_DATA_FLAGS) as Pointer;
-    (!memcg.is_null()).then_some(memcg)
+    let memcg = memcg & !MEMCG_DATA_FLAGS;
+    (memcg != 0).then_some(memcg)
 }

@@ -3,12 +3,13 @@
 
 use tracer_common::Kind;
 
-use crate::account::{reclassify, watched};
+use crate::account::reclassify;
 use crate::hooks::{Access, at_entry};
-use crate::kernel::{Folio, Pointer, cgroup_id_typed, read};
+use crate::kernel::{Folio, Pointer, read};
 use crate::live::told_apart;
 use crate::maps::{global, offset};
 use crate::unplaced::collapsed_into_file;
+use crate::watch::of_memcg;
 
 // kernel: void lruvec_stat_mod_folio(struct folio *, enum node_stat_item, int) (7.x), __lruvec_stat_mod_folio (6.9 to
 // 6.18), void __mod_lruvec_page_state(struct page *, enum node_stat_item, int) (5.11 to 6.8)
@@ -16,6 +17,16 @@ at_entry!(kind_of_pages, kind_of_pages_again, kind_of_pages_kprobe => pages_coun
 
 #[inline(always)]
 fn pages_counted<A: Access>(folio: Pointer, item: u32, value: i32) -> Option<()> {
+    // Nearly all pages are counted as something else.
+    if item < u64::BITS && global!(PAGE_ITEMS) >> item & 1 == 0 {
+        return None;
+    }
+    interesting_pages::<A>(folio, item, value)
+}
+
+/// Apart from what everyone's pages go through, which so has fewer registers to save.
+#[inline(never)]
+fn interesting_pages<A: Access>(folio: Pointer, item: u32, value: i32) -> Option<()> {
     let (kind, unit) = if item == offset!(stat_pagetable) {
         (Kind::Pagetable, global!(PAGE_SIZE))
     } else if item == offset!(stat_secondary_pagetable) {
@@ -32,11 +43,10 @@ fn pages_counted<A: Access>(folio: Pointer, item: u32, value: i32) -> Option<()>
     } else {
         return None;
     };
-    let owner = Folio(folio).owner()?;
+    let owner = Folio(folio).owner_in::<A>()?;
     if !owner.is_kmem {
         return None;
     }
-    watched(owner.memcg)?;
     let bytes = i64::from(value) * unit as i64;
     let slot = reclassify(owner.memcg, Kind::Kmem, kind, bytes);
     if bytes > 0 {
@@ -62,7 +72,6 @@ fn stack_counted<A: Access>(task: Pointer, account: i32) -> Option<()> {
     if !owner.is_kmem {
         return None;
     }
-    watched(owner.memcg)?;
     let bytes = u64::from(count) * global!(PAGE_SIZE);
     let slot = reclassify(
         owner.memcg,
@@ -94,8 +103,7 @@ fn memcg_stat_counted<A: Access>(memcg: Pointer, item: u32, value: i32) -> Optio
     } else {
         return None;
     };
-    let memcg = cgroup_id_typed::<A>(memcg);
-    watched(memcg)?;
+    let memcg = of_memcg::<A>(memcg)?;
     reclassify(memcg, from, to, i64::from(value) * unit as i64);
     Some(())
 }

@@ -8,10 +8,11 @@ use core::intrinsics::{AtomicOrdering, atomic_xadd};
 use aya_ebpf::bindings::BPF_NOEXIST;
 use tracer_common::{Kind, LivePages, LossCounter, MAX_ORDER, NO_SLOT, NOT_FOLLOWED, OwnerTotals, Region};
 
-use crate::account::{Direction, account, place, watched};
+use crate::account::{Direction, account, place};
 use crate::hooks::{Access, at_entry};
-use crate::kernel::{Folio, Pointer};
+use crate::kernel::{Folio, Pointer, low_half};
 use crate::maps::{FREE_SLOTS, ORDERS, OWNERS, PAGES, count_loss, global};
+use crate::watch::Watch;
 
 /// Bytes of a `struct page`. User space sees to it that it is so here.
 const STRUCT_PAGE: u64 = 64;
@@ -43,24 +44,23 @@ pub fn give_slot_back(slot: u32) {
     let _ = FREE_SLOTS.push(slot, 0);
 }
 
-/// A folio that was just charged gets its place in this region.
+/// A folio that was counted as unplaced gets its place in this region.
 #[inline(always)]
-pub fn placed(folio: Folio, memcg: u64, kind: Kind, region: Region) {
-    let bytes = folio.bytes();
+pub fn placed(folio: Folio, memcg: Watch, kind: Kind, region: Region, bytes: u64) {
     let slot = place(memcg, kind, region, bytes);
     follow(folio.0, slot, bytes);
 }
 
 /// Pages were charged where they belong: adds them to the account, and follows them.
 #[inline(always)]
-pub fn charged(page: Pointer, memcg: u64, kind: Kind, region: Region, bytes: u64) {
+pub fn charged(page: Pointer, memcg: Watch, kind: Kind, region: Region, bytes: u64) {
     let slot = account(memcg, kind, region, Direction::Charge, bytes);
     follow(page, slot, bytes);
 }
 
 /// Pages are given back.
 #[inline(always)]
-pub fn uncharged(page: Pointer, memcg: u64, kind: Kind, region: Region, bytes: u64) {
+pub fn uncharged(page: Pointer, memcg: Watch, kind: Kind, region: Region, bytes: u64) {
     account(memcg, kind, region, Direction::Uncharge, bytes);
     // Guest RAM that was touched before its place was known is followed.
     if is_on() && region != Region::Unplaced {
@@ -94,7 +94,7 @@ fn moved<A: Access>(old: Pointer, new: Pointer) -> Option<()> {
         return None;
     }
     let (old, new) = (Folio(old), Folio(new));
-    watched(old.owner()?.memcg)?;
+    old.owner_in::<A>()?;
     let pages = pages(new.bytes());
     copy(number(old.0), number(new.0), pages);
     release(number(old.0), pages, ANY_KIND);
@@ -121,10 +121,7 @@ fn bytes(pages: u64) -> u64 {
 /// An address as a number. Of a pointer whose type it knows, the verifier lets nothing but constants be added.
 #[inline(always)]
 fn number(page: Pointer) -> u64 {
-    let low: u64;
-    // SAFETY: copies a register. The verifier takes this copy for a number.
-    // kernel: kernel/bpf/verifier.c, "partial copy of pointer" (5.10 to 7.3)
-    unsafe { core::arch::asm!("w0 = w1", in("r1") page, out("r0") low) };
+    let low = low_half(page);
     let mut address = page as u64;
     // SAFETY: a variable of this function; writes the byte that is there. Of a pointer on the stack that was written to in
     // part, the verifier remembers nothing.

@@ -12,6 +12,7 @@ mod account;
 mod charge;
 mod fault;
 mod hooks;
+mod in_flight;
 mod kernel;
 mod kind;
 mod live;
@@ -24,6 +25,7 @@ mod stacks;
 mod thread;
 mod uncharge;
 mod unplaced;
+mod watch;
 
 #[cfg(not(test))]
 #[panic_handler]

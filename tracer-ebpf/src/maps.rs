@@ -3,11 +3,13 @@
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, Queue, RingBuf};
 use tracer_common::{
-    AccountKey, AccountTotals, FileKey, GuestRanges, KernelOffsets, LivePages, LossCounter, OwnerTotals, Watched,
+    AccountKey, AccountTotals, FILTER_LEN, FileKey, GuestRanges, KernelOffsets, LivePages, LossCounter, OwnerTotals,
+    WATCHES, WatchState, WatchedMemcg,
 };
 
 use crate::fault::FaultState;
 use crate::hooks::{CallArguments, CallKey};
+use crate::in_flight::{IN_FLIGHT_BITS, InFlight};
 use crate::reclaim::ReclaimStart;
 
 /// Where the running kernel keeps things.
@@ -29,6 +31,10 @@ pub static PAGE_SHIFT: u32 = 12;
 /// 1 where the kernel has bpf_get_current_task_btf (5.11).
 #[unsafe(no_mangle)]
 pub static HAS_TASK_BTF: u32 = 0;
+
+/// Which of the first 64 of `enum node_stat_item` are of interest where pages are counted.
+#[unsafe(no_mangle)]
+pub static PAGE_ITEMS: u64 = u64::MAX;
 
 /// 1 where each function has its second program, too.
 #[unsafe(no_mangle)]
@@ -54,9 +60,25 @@ pub static STACK_RECORDS: RingBuf = RingBuf::with_byte_size(1 << 22, 0);
 #[map]
 pub static ACCOUNTS: HashMap<AccountKey, AccountTotals> = HashMap::with_max_entries(16_384, 0);
 
-/// The watched memcgs by cgroup id.
+/// The numbers of the watched memcgs, by cgroup id.
 #[map]
-pub static WATCHED: HashMap<u64, Watched> = HashMap::with_max_entries(4096, 0);
+pub static WATCHED: HashMap<u64, u64> = HashMap::with_max_entries(WATCHES, 0);
+
+/// The watched memcgs by their numbers.
+#[map]
+pub static WATCHED_MEMCGS: Array<WatchedMemcg> = Array::with_max_entries(WATCHES, 0);
+
+/// Not zero where a watched memcg's id, divided by the length, leaves this.
+#[map]
+pub static WATCHED_FILTER: Array<u8> = Array::with_max_entries(FILTER_LEN, 0);
+
+/// What concerns all watches.
+#[map]
+pub static STATE: Array<u64> = Array::with_max_entries(WatchState::COUNT, 0);
+
+/// Pages that are charged and have no place yet.
+#[map]
+pub static IN_FLIGHT: Array<InFlight> = Array::with_max_entries(1 << IN_FLIGHT_BITS, 0);
 
 /// Guest RAM mappings by thread group id.
 #[map]

@@ -2,12 +2,14 @@
 
 use tracer_common::{FileKey, Kind, LossCounter, MAX_GUEST_RANGES, Region};
 
-use crate::account::{Direction, account, watched};
+use crate::account::{Direction, account, id_of, watched};
 use crate::hooks::{Access, Probed, at_entry, at_return};
+use crate::in_flight::land;
 use crate::kernel::{Folio, Pointer};
 use crate::live::{charged, placed};
 use crate::maps::{FILE_PAGES, GUEST_FILES, GUEST_RANGES, count_loss, global, offset};
-use crate::unplaced::{forget, may_wait};
+use crate::unplaced::forget;
+use crate::watch::Watch;
 
 /// The region of an anonymous page at a user address of a process.
 #[inline(always)]
@@ -32,13 +34,19 @@ at_entry!(place_anon, place_anon_again, place_anon_kprobe => placed_anon(0, 1, 2
 
 #[inline(always)]
 fn placed_anon<A: Access>(folio: Pointer, vma: Pointer, address: u64) -> Option<()> {
+    let memcg = Folio(folio).owner_in::<A>()?.memcg;
+    place_watched_anon::<A>(folio, vma, address, memcg)
+}
+
+/// Apart from what everyone's pages go through, which so has fewer registers to save.
+#[inline(never)]
+fn place_watched_anon<A: Access>(folio: Pointer, vma: Pointer, address: u64, memcg: Watch) -> Option<()> {
     let folio = Folio(folio);
-    let memcg = folio.owner()?.memcg;
-    watched(memcg)?;
-    if may_wait(folio) {
+    let region = mapped_region::<A>(memcg, vma, address)?;
+    if folio.is_swapbacked_or_huge_in::<A>() {
         forget(folio);
     }
-    placed(folio, memcg, Kind::Anon, mapped_region::<A>(vma, address));
+    put(folio, memcg, Kind::Anon, region, folio.bytes_in::<A>());
     Some(())
 }
 
@@ -48,19 +56,37 @@ at_entry!(place_hugetlb_anon, place_hugetlb_anon_again, place_hugetlb_anon_kprob
 #[inline(always)]
 fn placed_hugetlb_anon<A: Access>(folio: Pointer, vma: Pointer, address: u64) -> Option<()> {
     let folio = Folio(folio);
-    let memcg = folio.owner()?.memcg;
-    watched(memcg)?;
-    placed(folio, memcg, Kind::Hugetlb, mapped_region::<A>(vma, address));
+    let memcg = folio.owner_in::<A>()?.memcg;
+    let region = mapped_region::<A>(memcg, vma, address)?;
+    placed(folio, memcg, Kind::Hugetlb, region, folio.bytes());
     Some(())
 }
 
-/// The region of an address in a mapping.
+/// The region of an address in a mapping, of a page that is charged to this memcg.
 #[inline(always)]
-pub fn mapped_region<A: Access>(vma: Pointer, address: u64) -> Region {
+pub fn mapped_region<A: Access>(memcg: Watch, vma: Pointer, address: u64) -> Option<Region> {
+    let qemu_tgid = watched(memcg)?.qemu_tgid;
+    if qemu_tgid == 0 {
+        return Some(Region::Overhead);
+    }
     let mm: Pointer = A::get(vma, offset!(vma_mm));
     let owner: Pointer = A::get(mm, offset!(mm_owner));
     let tgid: u32 = A::get(owner, offset!(task_tgid));
-    address_region(tgid, address)
+    Some(if tgid == qemu_tgid {
+        address_region(tgid, address)
+    } else {
+        Region::Overhead
+    })
+}
+
+/// A charged page got its place: one that was counted nowhere until now, or as unplaced.
+#[inline(always)]
+fn put(folio: Folio, memcg: Watch, kind: Kind, region: Region, bytes: u64) {
+    if land(folio) {
+        charged(folio.0, memcg, kind, region, bytes);
+    } else {
+        placed(folio, memcg, kind, region, bytes);
+    }
 }
 
 /// The file behind a mapping.
@@ -111,8 +137,7 @@ fn placed_shmem<A: Access>(folio: Pointer, mapping: Pointer, expected: u64, stat
         return None;
     }
     let folio = Folio(folio);
-    let memcg = folio.owner()?.memcg;
-    watched(memcg)?;
+    let memcg = folio.owner_in::<A>()?.memcg;
     let region = file_region(&file_of::<A>(mapping));
     if expected != 0 {
         // It takes the place of a swap entry. Read from there: see `swapped_in`. One that has not left memory yet is still
@@ -122,7 +147,7 @@ fn placed_shmem<A: Access>(folio: Pointer, mapping: Pointer, expected: u64, stat
             charged(folio.0, memcg, Kind::Shmem, region, folio.bytes());
         }
     } else {
-        placed(folio, memcg, Kind::Shmem, region);
+        put(folio, memcg, Kind::Shmem, region, folio.bytes_in::<A>());
     }
     Some(())
 }
@@ -142,9 +167,9 @@ fn placed_hugetlb<A: Access>(folio: Pointer, mapping: Pointer, status: i32) -> O
         return None;
     }
     let folio = Folio(folio);
-    let memcg = folio.owner()?.memcg;
-    watched(memcg)?;
-    placed(folio, memcg, Kind::Hugetlb, file_region(&file_of::<A>(mapping)));
+    let memcg = folio.owner_in::<A>()?.memcg;
+    let region = file_region(&file_of::<A>(mapping));
+    placed(folio, memcg, Kind::Hugetlb, region, folio.bytes());
     Some(())
 }
 
@@ -156,15 +181,14 @@ at_entry!(unplace_shmem, unplace_shmem_again, unplace_shmem_kprobe => unplaced_s
 #[inline(always)]
 fn unplaced_shmem<A: Access>(folio: Pointer) -> Option<()> {
     let folio = Folio(folio);
-    let kind = if folio.is_hugetlb() {
+    let memcg = folio.owner_in::<A>()?.memcg;
+    let kind = if folio.is_hugetlb_in::<A>() {
         Kind::Hugetlb
-    } else if folio.is_swapbacked() {
+    } else if folio.is_swapbacked_in::<A>() {
         Kind::Shmem
     } else {
         return None;
     };
-    let memcg = folio.owner()?.memcg;
-    watched(memcg)?;
     // The mapping is no argument, so its type is not known whoever runs this.
     if file_region(&file_of::<Probed>(folio.mapping() as Pointer)) == Region::Guest {
         account(memcg, kind, Region::Guest, Direction::Uncharge, folio.bytes());
@@ -198,21 +222,21 @@ fn placed_file<A: Access>(folio: Pointer, mapping: Pointer, status: i32) -> Opti
         return None;
     }
     let folio = Folio(folio);
-    if folio.is_hugetlb() {
+    let memcg = folio.owner_in::<A>()?.memcg;
+    if folio.is_hugetlb_in::<A>() {
         // `place_hugetlb` sees it.
         return None;
     }
-    let memcg = folio.owner()?.memcg;
-    watched(memcg)?;
+    let bytes = folio.bytes_in::<A>();
     let file = file_of::<A>(mapping);
-    placed(folio, memcg, Kind::File, file_region(&file));
-    count_file(memcg, &file, folio.bytes());
+    put(folio, memcg, Kind::File, file_region(&file), bytes);
+    count_file(memcg, &file, bytes);
     Some(())
 }
 
 #[inline(always)]
-fn count_file(memcg: u64, file: &FileKey, bytes: u64) {
-    let key = [memcg, file.inode, u64::from(file.device)];
+fn count_file(memcg: Watch, file: &FileKey, bytes: u64) {
+    let key = [id_of(memcg).unwrap_or(0), file.inode, u64::from(file.device)];
     let pages = bytes >> (global!(PAGE_SHIFT) & 31);
     if let Some(count) = FILE_PAGES.get_ptr_mut(&key) {
         // SAFETY: a live map value; two CPUs adding at once may lose an addition to this top list, not to an account.

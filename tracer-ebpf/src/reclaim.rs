@@ -7,9 +7,9 @@ use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use tracer_common::{COMM_LEN, LossCounter, ReclaimRecord, RecordKind};
 
-use crate::account::watched;
 use crate::kernel::{current_ids, current_memcg_id, current_start_ns};
 use crate::maps::{RECLAIMS, RECORDS, count_loss};
+use crate::watch::of_id;
 
 /// A reclaim under way.
 #[repr(C)]
@@ -37,7 +37,7 @@ pub fn reclaim_begin_gfp_first(ctx: BtfTracePointContext) -> i32 {
 #[inline(always)]
 fn begin(order: u32) -> Option<()> {
     let memcg = current_memcg_id()?;
-    watched(memcg)?;
+    of_id(memcg)?;
     let (tid, _) = current_ids();
     // SAFETY: the helper has no preconditions.
     let t = unsafe { bpf_ktime_get_boot_ns() };

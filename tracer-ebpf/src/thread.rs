@@ -7,9 +7,9 @@ use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use tracer_common::{COMM_LEN, ExecRecord, LossCounter, RecordKind, ThreadRecord};
 
-use crate::account::watched;
 use crate::kernel::{Pointer, current_ids, current_memcg_id, current_start_ns, read};
 use crate::maps::{FAULTS, RECLAIMS, RECORDS, THREADS, count_loss};
+use crate::watch::of_id;
 
 // kernel: sched:sched_process_exit, tp_btf (struct task_struct *, ...), in the exiting thread (all)
 #[btf_tracepoint]
@@ -68,7 +68,7 @@ fn renamed(comm: Pointer) -> Option<()> {
     // A thread may be renamed by another of its process; the name of the current one is in every charge record, so
     // only threads that have no account yet could be missed, and those are read from /proc.
     let (tid, tgid) = current_ids();
-    watched(current_memcg_id()?)?;
+    of_id(current_memcg_id()?)?;
     emit(
         RecordKind::Rename,
         tid,
@@ -88,7 +88,7 @@ pub fn process_exec(_ctx: BtfTracePointContext) -> i32 {
 #[inline(always)]
 fn executed() -> Option<()> {
     let memcg = current_memcg_id()?;
-    watched(memcg)?;
+    of_id(memcg)?;
     let (_, tgid) = current_ids();
     let Some(mut entry) = RECORDS.reserve::<ExecRecord>(0) else {
         count_loss(LossCounter::EventsDropped, 1);

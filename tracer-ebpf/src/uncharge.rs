@@ -5,11 +5,13 @@ use tracer_common::{Kind, Region};
 use crate::account::{Direction, watched};
 use crate::charge::{objects, socket};
 use crate::hooks::{Access, at_entry};
-use crate::kernel::{Folio, Pointer, cgroup_id, cgroup_id_typed, socket_memcg};
+use crate::in_flight::land;
+use crate::kernel::{Folio, Pointer, socket_memcg};
 use crate::live::uncharged;
 use crate::maps::global;
 use crate::place::address_region;
-use crate::unplaced::{forget, may_wait};
+use crate::unplaced::forget;
+use crate::watch::{Watch, of_address, of_memcg};
 
 // kernel: void uncharge_folio(struct folio *, struct uncharge_gather *) (5.19 to 7.3), before it
 // uncharge_page(struct page *, struct uncharge_gather *) (5.3 to 5.15)
@@ -18,14 +20,21 @@ at_entry!(uncharge_folio, uncharge_folio_again, uncharge_folio_kprobe => uncharg
 #[inline(always)]
 fn uncharged_folio<A: Access>(folio: Pointer) -> Option<()> {
     let folio = Folio(folio);
-    let owner = folio.owner()?;
-    let entry = watched(owner.memcg)?;
-    let (kind, region) = if owner.is_kmem {
+    let owner = folio.owner_in::<A>()?;
+    uncharged_watched_folio::<A>(folio.0, owner.memcg, owner.is_kmem);
+    Some(())
+}
+
+/// Apart from what everyone's pages go through, which so has fewer registers to save.
+#[inline(never)]
+fn uncharged_watched_folio<A: Access>(folio: Pointer, memcg: Watch, is_kmem: bool) -> Option<()> {
+    let folio = Folio(folio);
+    let (kind, region) = if is_kmem {
         (Kind::Kmem, Region::Overhead)
     } else {
-        user_kind(folio, entry.qemu_tgid)
+        user_kind::<A>(folio, watched(memcg)?.qemu_tgid)?
     };
-    uncharged(folio.0, owner.memcg, kind, region, folio.bytes());
+    uncharged(folio.0, memcg, kind, region, folio.bytes_in::<A>());
     Some(())
 }
 
@@ -37,29 +46,31 @@ at_entry!(swapped_out, swapped_out_again, swapped_out_kprobe => swapped_out_foli
 #[inline(always)]
 fn swapped_out_folio<A: Access>(folio: Pointer) -> Option<()> {
     let folio = Folio(folio);
-    let owner = folio.owner()?;
+    let owner = folio.owner_in::<A>()?;
     let entry = watched(owner.memcg)?;
-    let (kind, region) = user_kind(folio, entry.qemu_tgid);
+    let (kind, region) = user_kind::<A>(folio, entry.qemu_tgid)?;
     uncharged(folio.0, owner.memcg, kind, region, folio.bytes());
     Some(())
 }
 
-/// Kind and region of user memory that had its place.
+/// Kind and region of user memory that had its place; `None` for a page that was counted nowhere, since it never got one.
 #[inline(always)]
-pub fn user_kind(folio: Folio, qemu_tgid: u32) -> (Kind, Region) {
-    if folio.is_hugetlb() {
+pub fn user_kind<A: Access>(folio: Folio, qemu_tgid: u32) -> Option<(Kind, Region)> {
+    Some(if folio.is_hugetlb_in::<A>() {
         (Kind::Hugetlb, Region::Overhead)
-    } else if folio.is_anon() {
-        (Kind::Anon, address_region(qemu_tgid, folio.address()))
-    } else if may_wait(folio) && forget(folio) {
+    } else if folio.is_anon_in::<A>() {
+        (Kind::Anon, address_region(qemu_tgid, folio.address_in::<A>()))
+    } else if land(folio) {
+        return None;
+    } else if folio.is_swapbacked_or_huge_in::<A>() && forget(folio) {
         // Read ahead from swap and not needed, or a collapse that was given up.
         (Kind::Anon, Region::Unplaced)
-    } else if folio.is_swapbacked() {
+    } else if folio.is_swapbacked_in::<A>() {
         // Guest RAM in a file left its region when it left the page cache: see `unplace_shmem`.
         (Kind::Shmem, Region::Overhead)
     } else {
         (Kind::File, Region::Overhead)
-    }
+    })
 }
 
 // kernel: void __memcg_kmem_uncharge_page(struct page *, int order) (5.8 to 7.3)
@@ -67,11 +78,10 @@ at_entry!(uncharge_kernel_pages, uncharge_kernel_pages_again, uncharge_kernel_pa
 
 #[inline(always)]
 fn uncharged_kernel_pages<A: Access>(page: Pointer, order: u32) -> Option<()> {
-    let owner = Folio(page).owner()?;
+    let owner = Folio(page).owner_in::<A>()?;
     if !owner.is_kmem {
         return None;
     }
-    watched(owner.memcg)?;
     uncharged(
         page,
         owner.memcg,
@@ -93,7 +103,7 @@ fn refilled_objects<A: Access>(objcg: Pointer, bytes: u32, allow_uncharge: u8) -
     if allow_uncharge == 0 {
         return None;
     }
-    objects(objcg, Direction::Uncharge, u64::from(bytes))
+    objects::<A>(objcg, Direction::Uncharge, u64::from(bytes))
 }
 
 // kernel: void obj_cgroup_uncharge(struct obj_cgroup *, size_t) (5.9 to 7.3; all objects pass here up to 5.15)
@@ -104,7 +114,7 @@ at_entry!(uncharge_other_objects, uncharge_other_objects_again, uncharge_other_o
 
 #[inline(always)]
 fn uncharged_objects<A: Access>(objcg: Pointer, bytes: u64) -> Option<()> {
-    objects(objcg, Direction::Uncharge, bytes)
+    objects::<A>(objcg, Direction::Uncharge, bytes)
 }
 
 // kernel: void mem_cgroup_uncharge_skmem(struct mem_cgroup *, unsigned int) (5.3 to 6.12)
@@ -112,7 +122,7 @@ at_entry!(uncharge_socket, uncharge_socket_again, uncharge_socket_kprobe => unch
 
 #[inline(always)]
 fn uncharged_socket<A: Access>(memcg: Pointer, pages: u32) -> Option<()> {
-    socket(cgroup_id_typed::<A>(memcg), Direction::Uncharge, pages)
+    socket(of_memcg::<A>(memcg)?, Direction::Uncharge, pages)
 }
 
 // kernel: void mem_cgroup_sk_uncharge(const struct sock *, unsigned int) (6.16 to 7.3)
@@ -120,5 +130,5 @@ at_entry!(uncharge_socket_of, uncharge_socket_of_again, uncharge_socket_of_kprob
 
 #[inline(always)]
 fn uncharged_socket_of<A: Access>(socket_address: Pointer, pages: u32) -> Option<()> {
-    socket(cgroup_id(socket_memcg(socket_address)?)?, Direction::Uncharge, pages)
+    socket(of_address(socket_memcg(socket_address)?)?, Direction::Uncharge, pages)
 }

@@ -4,7 +4,7 @@
 
 use tracer_common::{Kind, Region};
 
-use crate::account::{Direction, account, watched};
+use crate::account::{Direction, account};
 use crate::hooks::{Access, Probed, at_entry};
 use crate::kernel::{Folio, Pointer};
 use crate::live::{charged, placed};
@@ -24,13 +24,6 @@ pub fn forget(folio: Folio) -> bool {
     UNPLACED.remove(&(folio.0 as u64)).is_ok()
 }
 
-/// Whether a folio that gets its place as new anonymous memory, or that is given back without a mapping, can be one that
-/// waited: a new small page is not swapbacked yet.
-#[inline(always)]
-pub fn may_wait(folio: Folio) -> bool {
-    folio.is_swapbacked() || folio.is_huge()
-}
-
 // kernel: void page_add_anon_rmap(struct page *, struct vm_area_struct *, unsigned long address, rmap_t) (5.19 to 6.7),
 // before it do_page_add_anon_rmap(struct page *, ..., int flags) (5.3 to 5.17): where a page that was swapped in, among
 // others, is mapped. From 6.11 on that is folio_add_new_anon_rmap.
@@ -39,10 +32,10 @@ at_entry!(place_swapped_in, place_swapped_in_again, place_swapped_in_kprobe => p
 #[inline(always)]
 fn placed_swapped_in<A: Access>(page: Pointer, vma: Pointer, address: u64) -> Option<()> {
     let folio = Folio(page);
-    let memcg = folio.owner()?.memcg;
-    watched(memcg)?;
+    let memcg = folio.owner_in::<A>()?.memcg;
     if forget(folio) {
-        placed(folio, memcg, Kind::Anon, mapped_region::<A>(vma, address));
+        let region = mapped_region::<A>(memcg, vma, address)?;
+        placed(folio, memcg, Kind::Anon, region, folio.bytes());
     }
     Some(())
 }
@@ -51,7 +44,6 @@ fn placed_swapped_in<A: Access>(page: Pointer, vma: Pointer, address: u64) -> Op
 #[inline(always)]
 pub fn collapsed_into_file(folio: Folio) -> Option<()> {
     let memcg = folio.owner()?.memcg;
-    watched(memcg)?;
     if !forget(folio) {
         return None;
     }

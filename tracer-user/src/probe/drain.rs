@@ -63,7 +63,7 @@ impl Tracer {
         for key in overflow_keys(memcg) {
             self.open_overflow(key)?;
         }
-        self.watched.insert(memcg, watched, 0).map_err(failed("WATCHED"))
+        self.watches.watch(memcg, watched)
     }
 
     fn open_overflow(&mut self, key: AccountKey) -> Result<(), ProbeError> {
@@ -94,11 +94,7 @@ impl Tracer {
     /// # Errors
     /// When the map cannot be written; a memcg that was not watched is none.
     pub fn unwatch(&mut self, memcg: u64) -> Result<(), ProbeError> {
-        match self.watched.remove(&memcg) {
-            Err(MapError::KeyNotFound) => Ok(()),
-            Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
-            other => other.map_err(failed("WATCHED")),
-        }
+        self.watches.unwatch(memcg)
     }
 
     /// Removes the overflow accounts of a memcg that is watched no more, after its totals were read.

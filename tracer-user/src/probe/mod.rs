@@ -17,6 +17,7 @@ mod record;
 mod synthetic;
 mod table;
 mod tracer;
+mod watches;
 
 pub use attach::{Outcome, ProbeState};
 pub use btf::{KernelTypes, TypesError};

@@ -11,6 +11,7 @@ const MM: &str = "struct mm_struct *";
 const VMA: &str = "struct vm_area_struct *";
 const TASK: &str = "struct task_struct *";
 const SOCK: &str = "struct sock *";
+const CSS: &str = "struct cgroup_subsys_state *";
 const GATHER: &str = "struct uncharge_gather *";
 const GFP: &str = "gfp_t";
 const ULONG: &str = "long unsigned int";
@@ -50,6 +51,18 @@ pub const PROBES: &[Probe] = &[
             Candidate::exit("charge_folio", "__mem_cgroup_charge", &[PAGE, MM, GFP]),
             Candidate::exit("charge_folio", "mem_cgroup_charge", &[PAGE, MM, GFP]),
         ],
+    ),
+    Probe::optional(
+        "memcg_made",
+        Group::Functions,
+        "every charge on this node costs more",
+        candidates![Candidate::exit("memcg_made", "mem_cgroup_css_online", &[CSS])],
+    ),
+    Probe::optional(
+        "memcg_left",
+        Group::Functions,
+        "every charge on this node costs more",
+        candidates![Candidate::exit("memcg_left", "mem_cgroup_css_offline", &[CSS])],
     ),
     Probe::optional(
         "charge_swapin",

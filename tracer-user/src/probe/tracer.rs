@@ -8,7 +8,7 @@ use std::path::Path;
 use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
 use aya::{Btf, Ebpf, EbpfError, EbpfLoader};
 use aya_log::EbpfLogger;
-use tracer_common::{AccountKey, AccountTotals, FileKey, GuestRanges, KernelOffsets, LossCounter, Watched};
+use tracer_common::{AccountKey, AccountTotals, FileKey, GuestRanges, KernelOffsets, LossCounter};
 
 use super::attach::{Attacher, Outcome, ProbeState, chain, os_error};
 use super::attached::Attached;
@@ -19,6 +19,7 @@ use super::kernel_table::{Unresolved, resolve_offsets};
 use super::live::{self, LiveChoice, LiveState, PageLedger};
 use super::plan::{Backend, BackendChoice, Group};
 use super::preemption;
+use super::watches::Watches;
 
 /// The eBPF programs, inside the binary.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/headroom-ebpf"));
@@ -133,7 +134,7 @@ pub struct Tracer {
     pub(super) accounts: HashMap<MapData, AccountKey, AccountTotals>,
     /// The same map, to be read as a whole.
     pub(super) all_accounts: Batches<AccountKey, AccountTotals>,
-    pub(super) watched: HashMap<MapData, u64, Watched>,
+    pub(super) watches: Watches,
     pub(super) guest_ranges: HashMap<MapData, u32, GuestRanges>,
     pub(super) guest_files: HashMap<MapData, FileKey, u8>,
     pub(super) file_pages: HashMap<MapData, [u64; 3], u64>,
@@ -222,8 +223,7 @@ impl Tracer {
             attached.extend(more);
             states.extend(more_states);
         }
-        let mut this = Self::with(ebpf, attached, states, live)?;
-        this.again = kernel.again;
+        let mut this = Self::with(ebpf, attached, states, live, kernel.again)?;
         this.samples_stacks = options.stack_ring_bytes.is_some();
         Ok(this)
     }
@@ -233,6 +233,7 @@ impl Tracer {
         attached: Vec<Attached>,
         states: Vec<ProbeState>,
         live: LiveState,
+        again: bool,
     ) -> Result<Self, ProbeError> {
         // What the programs have to say is for the log; that they cannot say it is no reason not to trace.
         let logger = EbpfLogger::init(&mut ebpf)
@@ -247,6 +248,7 @@ impl Tracer {
             LiveState::On { .. } => Some(PageLedger::take(&mut ebpf)?),
             LiveState::Off(_) => None,
         };
+        let watches = Watches::take(&mut ebpf, &states, again)?;
         Ok(Self {
             ledger,
             live,
@@ -254,14 +256,14 @@ impl Tracer {
             attached,
             missed: 0,
             backend: backend.unwrap_or(Backend::Tracepoint),
-            again: false,
+            again,
             states,
             samples_stacks: false,
             ring: take(&mut ebpf, "RECORDS")?,
             stacks: take(&mut ebpf, "STACK_RECORDS")?,
             all_accounts: Batches::of(&ebpf, "ACCOUNTS")?,
             accounts: take(&mut ebpf, "ACCOUNTS")?,
-            watched: take(&mut ebpf, "WATCHED")?,
+            watches,
             guest_ranges: take(&mut ebpf, "GUEST_RANGES")?,
             guest_files: take(&mut ebpf, "GUEST_FILES")?,
             file_pages: take(&mut ebpf, "FILE_PAGES")?,
@@ -383,6 +385,7 @@ impl Kernel {
             .override_global("PAGE_SHIFT", &page_shift, true)
             .override_global("HAS_TASK_BTF", &has_task_btf, true)
             .override_global("AGAIN", &u32::from(self.again), true)
+            .override_global("PAGE_ITEMS", &page_items(&self.offsets), true)
             .override_global("FOLLOW", &follow, true)
             .override_global("STACKS", &u32::from(options.stack_ring_bytes.is_some()), true)
             .map_max_entries("STACK_RECORDS", stack_ring)
@@ -411,6 +414,22 @@ pub(super) fn take<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'s
         reason: format!("the object has no map {name}"),
     })?;
     map.try_into().map_err(|source| ProbeError::Map { map: name, source })
+}
+
+/// The items by which pages are told apart where the kernel counts them, as far as they are among the first 64.
+fn page_items(offsets: &KernelOffsets) -> u64 {
+    [
+        offsets.stat_pagetable,
+        offsets.stat_secondary_pagetable,
+        offsets.stat_kernel_stack,
+        offsets.stat_node_vmalloc,
+        offsets.stat_slab_unreclaimable,
+        offsets.stat_shmem_huge,
+        offsets.stat_file_huge,
+    ]
+    .into_iter()
+    .filter(|&item| item < u64::BITS)
+    .fold(0, |items, item| items | 1 << item)
 }
 
 /// Why maps or globals were refused.

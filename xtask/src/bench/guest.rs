@@ -14,7 +14,7 @@ use crate::{paths, setup};
 pub const LOADS: [&str; 8] = ["anon", "thp", "shmem", "file", "small-files", "tcp", "sockets", "fork"];
 
 /// What runs beside the work, headroom's own.
-pub const SETUPS: [&str; 5] = ["none", "empty", "unwatched", "watched", "guest"];
+pub const SETUPS: [&str; 6] = ["none", "empty", "unwatched", "watched", "guest", "stacks"];
 
 /// The same by others.
 const PEERS: [&str; 5] = ["c-unwatched", "c", "bpftrace-unwatched", "bpftrace", "bpftrace-stacks"];
@@ -34,7 +34,7 @@ pub fn measure(kernel: &str, loads: &[&str]) -> Result<Figures> {
 ///
 /// # Errors
 /// As [`measure`], and when the peers cannot be had.
-pub fn measure_with_peers(kernel: &str) -> Result<Figures> {
+pub fn measure_with_peers(kernel: &str, loads: &[&str]) -> Result<Figures> {
     let peers = setup::peers()?;
     let mut vm = Vm::new(&format!("bench-peers-{kernel}")).memory_mib(3072);
     for (host, guest) in peers.for_guest()? {
@@ -49,7 +49,7 @@ pub fn measure_with_peers(kernel: &str) -> Result<Figures> {
         vm = vm.file(object, "/peers/charges.bpf.o");
     }
     let setups: Vec<&str> = SETUPS.into_iter().chain(PEERS).collect();
-    let mut figures = run(vm, kernel, &LOADS, &setups)?;
+    let mut figures = run(vm, kernel, loads, &setups)?;
     if kernel != C_KERNEL {
         figures.missing.retain(|missing| !missing.starts_with("c-unwatched"));
         for missing in figures.missing.iter_mut().filter(|missing| missing.starts_with("c:")) {

@@ -26,6 +26,12 @@ pub struct Bench {
     /// Only times on this host. Needs root.
     #[arg(long, conflicts_with = "kernel")]
     host: bool,
+    /// Only this piece of work where instructions are counted; may be given several times.
+    #[arg(long, value_parser = guest::LOADS)]
+    load: Vec<String>,
+    /// Without bpftrace and the program in C, which take most of the time.
+    #[arg(long)]
+    no_peers: bool,
     /// Only headroom's own figures on one kernel, printed and not written.
     #[arg(long)]
     short: bool,
@@ -41,9 +47,13 @@ const HOST: &str = "host";
 
 impl Bench {
     pub fn run(self) -> Result<()> {
+        let loads: Vec<&str> = guest::LOADS
+            .into_iter()
+            .filter(|name| self.load.is_empty() || self.load.iter().any(|one| one == name))
+            .collect();
         if self.short {
             let kernel = self.kernel.first().map_or(KERNELS[0], String::as_str);
-            let figures = guest::measure(kernel, &guest::LOADS)?;
+            let figures = guest::measure(kernel, &loads)?;
             println!("{}", described(&figures));
             return Ok(());
         }
@@ -51,7 +61,12 @@ impl Bench {
             let kernels = KERNELS.into_iter();
             for kernel in kernels.filter(|name| self.kernel.is_empty() || self.kernel.iter().any(|one| one == name)) {
                 eprintln!("bench: counting instructions on {kernel}");
-                keep(kernel, &guest::measure_with_peers(kernel)?)?;
+                let figures = if self.no_peers {
+                    guest::measure(kernel, &loads)
+                } else {
+                    guest::measure_with_peers(kernel, &loads)
+                };
+                keep(kernel, &figures?)?;
             }
         }
         if !self.table && self.kernel.is_empty() {

@@ -49,7 +49,7 @@ impl Setup {
         Ok(match name {
             "none" => Self::None,
             "empty" => {
-                let tracer = attach()?;
+                let tracer = attach(false)?;
                 let programs = if tracer.runs_twice() { 2 } else { 1 };
                 let types = KernelTypes::of_running_kernel(Path::new("/"))?;
                 let empty = EmptyPrograms::attach(tracer.states(), &types, programs)?;
@@ -57,16 +57,17 @@ impl Setup {
             }
             "unwatched" => {
                 let other = Memcg::create()?;
-                Self::watching(other.id()?, None, false, Some(other))?
+                Self::watching(attach(false)?, other.id()?, None, false, Some(other))?
             }
-            "watched" => Self::watching(group.id()?, Some(group.id()?), false, None)?,
-            "guest" => Self::watching(group.id()?, Some(group.id()?), true, None)?,
+            "watched" => Self::watching(attach(false)?, group.id()?, Some(group.id()?), false, None)?,
+            "stacks" => Self::watching(attach(true)?, group.id()?, Some(group.id()?), false, None)?,
+            "guest" => Self::watching(attach(false)?, group.id()?, Some(group.id()?), true, None)?,
             _ => return Self::peer(name, group),
         })
     }
 
-    fn watching(memcg: u64, watched: Option<u64>, guest: bool, other: Option<Memcg>) -> Result<Self> {
-        let mut tracer = Box::new(attach()?);
+    fn watching(tracer: Tracer, memcg: u64, watched: Option<u64>, guest: bool, other: Option<Memcg>) -> Result<Self> {
+        let mut tracer = Box::new(tracer);
         let qemu_tgid = if guest { std::process::id() } else { 0 };
         tracer.watch(memcg, Watched { qemu_tgid, pod: 0 })?;
         Ok(Self::Headroom {
@@ -166,10 +167,14 @@ impl Setup {
     }
 }
 
-/// headroom's function probes.
-fn attach() -> Result<Tracer> {
+/// Bytes of the ring buffer for stacks.
+const STACK_RING: u32 = 8 << 20;
+
+/// headroom's function probes, with stacks or without.
+fn attach(stacks: bool) -> Result<Tracer> {
     let options = Options {
         backend: BackendChoice::Fentry,
+        stack_ring_bytes: stacks.then_some(STACK_RING),
         ..Options::default()
     };
     Tracer::attach(Path::new("/"), options).context("cannot attach")
