@@ -7,12 +7,12 @@ use xtask::bench::{guest, table};
 ///
 /// They are some five percent above what they were when this was written, the page ledger included: a compiler may choose other instructions.
 const LIMITS: [(&str, &str, &str, f64); 6] = [
-    ("unwatched", "anon", "fault", 1190.0),
-    ("unwatched", "anon", "free", 590.0),
-    ("watched", "anon", "fault", 3820.0),
-    ("watched", "anon", "free", 2000.0),
-    ("guest", "anon", "fault", 3320.0),
-    ("guest", "anon", "free", 2020.0),
+    ("unwatched", "anon", "fault", 155.0),
+    ("unwatched", "anon", "free", 65.0),
+    ("watched", "anon", "fault", 855.0),
+    ("watched", "anon", "free", 740.0),
+    ("guest", "anon", "fault", 940.0),
+    ("guest", "anon", "free", 1205.0),
 ];
 
 #[test]

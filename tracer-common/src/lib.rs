@@ -17,7 +17,7 @@ mod watch;
 pub use account::{AccountKey, AccountTotals, OVERFLOW_TID};
 pub use guest::{FileKey, GuestRange, GuestRanges, MAX_GUEST_RANGES};
 pub use kind::{Kind, Region};
-pub use live::{LivePages, MAX_ORDER, NO_SLOT, NOT_FOLLOWED, OwnerTotals};
+pub use live::{LivePages, MAX_ORDER, NO_SLOT, NOT_FOLLOWED, OwnerTotals, SinglePage};
 pub use offsets::{ABSENT, KernelOffsets};
 pub use record::{
     COMM_LEN, ChargeRecord, ExecRecord, OomRecord, ReclaimRecord, RecordKind, ThreadRecord, VictimRecord,

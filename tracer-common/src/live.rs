@@ -39,3 +39,16 @@ abi! {
     }
 }
 assert_layout!(LivePages, size 8);
+
+abi! {
+    /// Entry of the array that has room for one small page, by its address, in front of the ledger.
+    pub struct SinglePage {
+        /// Address of the page's `struct page`; 0 where there is none.
+        pub page: u64,
+        /// Index of the [`OwnerTotals`].
+        pub slot: u32,
+        /// How many want to put a page there, or take one away that is theirs no more, right now. Only who is alone does.
+        pub busy: u32,
+    }
+}
+assert_layout!(SinglePage, size 16, slot at 8, busy at 12);

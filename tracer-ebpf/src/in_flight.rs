@@ -5,9 +5,7 @@
 //! A page has one slot, by its address. While another page has it, the page is counted as unplaced, as it would be without
 //! all this. Whoever places it or gives it back finds it there, whichever thread that is.
 
-use core::arch::asm;
-use core::intrinsics::{AtomicOrdering, atomic_xadd};
-
+use crate::alone::alone;
 use crate::kernel::{Folio, low_half};
 use crate::maps::IN_FLIGHT;
 
@@ -20,9 +18,9 @@ pub const IN_FLIGHT_BITS: u32 = 12;
 pub struct InFlight {
     /// Its address, zero where there is none.
     page: u64,
-    /// How many want to put a page there right now. Who finds itself to be the only one may do so: none comes in between,
-    /// be it on another CPU, from an interrupt or after preemption. The kernels before 5.12 have no compare and swap.
-    busy: u64,
+    /// How many want to put a page there right now: see [`alone`].
+    busy: u32,
+    padding: u32,
 }
 
 /// The slot of a page.
@@ -39,25 +37,18 @@ pub fn take_off(folio: Folio) -> bool {
     let Some(slot) = slot(folio) else {
         return false;
     };
-    let page = folio.0 as u64;
-    // SAFETY: a live map value. The additions and accesses come in this order: the CPU keeps it around locked additions,
-    // the compiler around what may touch memory. Nobody but who is alone writes to an empty slot, and none but this page's
-    // thread to one that has this page.
+    // SAFETY: a live map value. An empty slot is written to by who is alone, and one that has a page by who has this page.
     unsafe {
-        let before = (&raw const (*slot).page).read_volatile();
-        if before != 0 {
+        let page = &raw mut (*slot).page;
+        match page.read_volatile() {
+            0 => alone(&raw mut (*slot).busy, || {
+                let empty = page.read_volatile() == 0;
+                empty.then(|| page.write_volatile(folio.0 as u64))
+            })
+            .is_some(),
             // A page that is being charged is in flight from now on, whatever had become of it before.
-            return before == page;
+            other => other == folio.0 as u64,
         }
-        atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(&raw mut (*slot).busy, 1);
-        asm!("");
-        let alone = (&raw const (*slot).busy).read_volatile() == 1 && (&raw const (*slot).page).read_volatile() == 0;
-        if alone {
-            (&raw mut (*slot).page).write_volatile(page);
-        }
-        asm!("");
-        atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(&raw mut (*slot).busy, 1_u64.wrapping_neg());
-        alone
     }
 }
 
@@ -67,7 +58,7 @@ pub fn land(folio: Folio) -> bool {
     let Some(slot) = slot(folio) else {
         return false;
     };
-    // SAFETY: a live map value; see `take_off`.
+    // SAFETY: as in `take_off`.
     unsafe {
         let page = &raw mut (*slot).page;
         if page.read_volatile() != folio.0 as u64 {

@@ -12,6 +12,7 @@ use crate::account::{Direction, account, place};
 use crate::hooks::{Access, at_entry};
 use crate::kernel::{Folio, Pointer, low_half};
 use crate::maps::{FREE_SLOTS, ORDERS, OWNERS, PAGES, count_loss, global};
+use crate::singles::{self, Put, put, remove};
 use crate::watch::Watch;
 
 /// Bytes of a `struct page`. User space sees to it that it is so here.
@@ -191,6 +192,14 @@ fn insert(page: u64, pages: u64, slot: u32) {
         unsafe { seen.write_volatile(1) };
     }
     change(owner, bytes(pages));
+    if pages == 1 {
+        match put(page, slot) {
+            Put::New => return,
+            // The end of what was there before was missed.
+            Put::InsteadOf(before) => return take_from(before, pages),
+            Put::NoRoom => (),
+        }
+    }
     if PAGES.insert(&key, &entry, BPF_NOEXIST.into()).is_ok() {
         return;
     }
@@ -258,6 +267,11 @@ fn is_kernel(kind: u32) -> bool {
 /// Takes pages out of the ledger, if they are in it.
 #[inline(never)]
 fn release(page: u64, pages: u64, kind: u32) {
+    if pages == 1
+        && let Some(slot) = remove(page)
+    {
+        return take_from(slot, pages);
+    }
     let Some((key, entry)) = find(page, pages, kind) else {
         return;
     };
@@ -284,6 +298,12 @@ fn release(page: u64, pages: u64, kind: u32) {
 /// Follows new pages for whoever holds the old ones.
 #[inline(never)]
 fn copy(old: u64, new: u64, pages: u64) {
+    if pages == 1
+        && let Some(slot) = singles::find(old)
+    {
+        // SAFETY: a live map value of a page that is charged.
+        return insert(new, pages, unsafe { slot.read_volatile() });
+    }
     if let Some((_, entry)) = find(old, pages, ANY_KIND) {
         // SAFETY: a live map value.
         let slot = unsafe { core::ptr::read_volatile(&raw const (*entry).slot) };
@@ -294,15 +314,25 @@ fn copy(old: u64, new: u64, pages: u64) {
 /// Counts pages for another account.
 #[inline(never)]
 fn move_to_slot(page: u64, pages: u64, slot: u32) {
-    let key = page | order_of(pages);
-    let (Some(entry), Some(owner)) = (PAGES.get_ptr_mut(&key), OWNERS.get_ptr_mut(slot)) else {
+    let single = if pages == 1 { singles::find(page) } else { None };
+    let held_by = match single {
+        Some(held_by) => held_by,
+        None => {
+            let Some(entry) = PAGES.get_ptr_mut(&(page | order_of(pages))) else {
+                return;
+            };
+            // SAFETY: a live map value.
+            unsafe { &raw mut (*entry).slot }
+        }
+    };
+    let Some(owner) = OWNERS.get_ptr_mut(slot) else {
         return;
     };
-    // SAFETY: a live map value of pages that are being made ready, so nobody else changes it.
+    // SAFETY: in a live map value of pages that are being made ready, so nobody else changes it.
     unsafe {
-        let before = (*entry).slot;
+        let before = held_by.read_volatile();
         change(owner, bytes(pages));
-        core::ptr::write_volatile(&raw mut (*entry).slot, slot);
+        held_by.write_volatile(slot);
         take_from(before, pages);
     }
 }

@@ -9,6 +9,7 @@
 #![expect(internal_features, reason = "as above")]
 
 mod account;
+mod alone;
 mod charge;
 mod fault;
 mod hooks;
@@ -21,6 +22,7 @@ mod memcg_stat;
 mod oom;
 mod place;
 mod reclaim;
+mod singles;
 mod stacks;
 mod thread;
 mod uncharge;

@@ -1,10 +1,11 @@
 //! The maps, and the read-only globals that user space fills before loading.
 
+use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, Queue, RingBuf};
 use tracer_common::{
     AccountKey, AccountTotals, FILTER_LEN, FileKey, GuestRanges, KernelOffsets, LivePages, LossCounter, OwnerTotals,
-    WATCHES, WatchState, WatchedMemcg,
+    SinglePage, WATCHES, WatchState, WatchedMemcg,
 };
 
 use crate::fault::FaultState;
@@ -43,6 +44,10 @@ pub static AGAIN: u32 = 0;
 /// 1 where stacks of charges are sampled, once in [`GRANULARITY`] bytes of an account.
 #[unsafe(no_mangle)]
 pub static STACKS: u32 = 0;
+
+/// How far to shift a hash of 32 bits for an index into [`SINGLES`].
+#[unsafe(no_mangle)]
+pub static SINGLES_SHIFT: u32 = 31;
 
 /// 1 where pages of overhead are followed.
 #[unsafe(no_mangle)]
@@ -100,7 +105,11 @@ pub static FAULTS: HashMap<u32, FaultState> = HashMap::with_max_entries(8192, 0)
 #[map]
 pub static UNPLACED: LruHashMap<u64, u8> = LruHashMap::with_max_entries(16_384, 0);
 
-/// The page ledger. Its size is set at load.
+/// Small pages of the page ledger, by their address. Their number is set at load, a power of two.
+#[map]
+pub static SINGLES: Array<SinglePage> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// The page ledger: all others. Its size is set at load.
 #[map]
 pub static PAGES: HashMap<u64, LivePages> = HashMap::with_max_entries(1, 0);
 

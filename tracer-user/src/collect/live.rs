@@ -93,9 +93,10 @@ impl Holdings {
             }
             stays
         });
-        tracer.forget_pages(&left);
-        for slot in left.difference(&overflow) {
-            tracer.close_slot(*slot);
+        if tracer.forget_pages(&left) {
+            for slot in left.difference(&overflow) {
+                tracer.close_slot(*slot);
+            }
         }
         changed
     }

@@ -201,12 +201,12 @@ impl Tracer {
         }
     }
 
-    /// Forgets the pages of these slots, whose memcgs are watched no more.
-    pub fn forget_pages(&mut self, slots: &HashSet<u32>) {
-        if let Some(ledger) = &mut self.ledger
-            && !slots.is_empty()
-        {
-            ledger.forget(slots);
+    /// Forgets the pages of these slots, whose memcgs are watched no more. False where that failed: their slots are then in
+    /// use for good.
+    pub fn forget_pages(&mut self, slots: &HashSet<u32>) -> bool {
+        match &mut self.ledger {
+            Some(ledger) if !slots.is_empty() => ledger.forget(slots),
+            _ => true,
         }
     }
 

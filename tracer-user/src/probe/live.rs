@@ -9,6 +9,7 @@ use tracer_common::{AccountKey, LivePages, NO_SLOT, NOT_FOLLOWED, OwnerTotals};
 use super::attach::{Outcome, ProbeState};
 use super::btf::KernelTypes;
 use super::plan::{Group, Probe};
+use super::singles::{Singles, split};
 use super::table::PROBES;
 use super::tracer::{ProbeError, take};
 
@@ -16,11 +17,11 @@ use super::tracer::{ProbeError, take};
 /// holds them.
 pub const SLOTS: u32 = 16_384;
 
-/// Pages that there is room for at least: 256 MiB of overhead, 5 MiB of memory.
+/// Pages that there is room for at least: 256 MiB of overhead, 3 MiB of memory.
 const MIN_PAGES: u32 = 1 << 16;
-/// Pages that there is room for where nobody knows how many will come: 1 GiB of overhead, 20 MiB of memory.
+/// Pages that there is room for where nobody knows how many will come: 1 GiB of overhead, 13 MiB of memory.
 const MANY_PAGES: u32 = 1 << 18;
-/// Pages that there is room for at most: 2 GiB of overhead, 40 MiB of memory.
+/// Pages that there is room for at most: 2 GiB of overhead, 25 MiB of memory.
 const MAX_PAGES: u32 = 1 << 19;
 
 /// Bytes of a `struct page` that the kernel side reckons with.
@@ -94,6 +95,7 @@ pub(super) fn lacking(states: &[ProbeState]) -> Option<String> {
 
 /// The ledger's maps.
 pub(super) struct PageLedger {
+    singles: Singles,
     pages: HashMap<MapData, u64, LivePages>,
     owners: Array<MapData, OwnerTotals>,
     free: Queue<MapData, u32>,
@@ -103,8 +105,10 @@ pub(super) struct PageLedger {
 
 impl PageLedger {
     /// Takes the maps, and makes every slot free.
-    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, ProbeError> {
+    pub(super) fn take(ebpf: &mut Ebpf, room: u32) -> Result<Self, ProbeError> {
+        let (singles, _) = split(room);
         let mut this = Self {
+            singles: Singles::take(ebpf, singles)?,
             pages: take(ebpf, "PAGES")?,
             owners: take(ebpf, "OWNERS")?,
             free: take(ebpf, "FREE_SLOTS")?,
@@ -156,8 +160,12 @@ impl PageLedger {
         let _ = self.free.push(slot, 0);
     }
 
-    /// Removes the pages of these slots: their ends will not be seen.
-    pub(super) fn forget(&mut self, slots: &HashSet<u32>) {
+    /// Removes the pages of these slots: their ends will not be seen. False where some are left.
+    pub(super) fn forget(&mut self, slots: &HashSet<u32>) -> bool {
+        if let Err(error) = self.singles.forget(slots) {
+            log::warn!("cannot forget pages: {error}");
+            return false;
+        }
         let theirs: Vec<u64> = self
             .pages
             .iter()
@@ -168,6 +176,7 @@ impl PageLedger {
         for key in theirs {
             let _ = self.pages.remove(&key);
         }
+        true
     }
 }
 

@@ -13,6 +13,7 @@ mod live;
 mod plan;
 mod preemption;
 mod record;
+mod singles;
 #[cfg(test)]
 mod synthetic;
 mod table;

@@ -19,6 +19,7 @@ use super::kernel_table::{Unresolved, resolve_offsets};
 use super::live::{self, LiveChoice, LiveState, PageLedger};
 use super::plan::{Backend, BackendChoice, Group};
 use super::preemption;
+use super::singles;
 use super::watches::Watches;
 
 /// The eBPF programs, inside the binary.
@@ -245,7 +246,7 @@ impl Tracer {
             _ => None,
         });
         let ledger = match &live {
-            LiveState::On { .. } => Some(PageLedger::take(&mut ebpf)?),
+            LiveState::On { pages } => Some(PageLedger::take(&mut ebpf, *pages)?),
             LiveState::Off(_) => None,
         };
         let watches = Watches::take(&mut ebpf, &states, again)?;
@@ -372,6 +373,7 @@ impl Kernel {
             LiveState::On { pages } => (*pages, live::SLOTS),
             LiveState::Off(_) => (1, 1),
         };
+        let (in_array, in_table) = singles::split(pages);
         let follow = u32::from(matches!(live, LiveState::On { .. }));
         // Where there are no stacks, the map is there all the same: as small as can be.
         let stack_ring = options
@@ -390,7 +392,9 @@ impl Kernel {
             .override_global("STACKS", &u32::from(options.stack_ring_bytes.is_some()), true)
             .map_max_entries("STACK_RECORDS", stack_ring)
             .map_max_entries("RECORDS", options.ring_bytes)
-            .map_max_entries("PAGES", pages)
+            .override_global("SINGLES_SHIFT", &singles::shift(in_array), true)
+            .map_max_entries("SINGLES", in_array)
+            .map_max_entries("PAGES", in_table)
             // Slot 0 stands for none.
             .map_max_entries("OWNERS", slots + 1)
             .map_max_entries("FREE_SLOTS", slots)

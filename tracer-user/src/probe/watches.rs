@@ -52,7 +52,10 @@ impl Watches {
         // A thread that makes a memcg does so only after preempting another.
         let never_missed = |name| attached(name).is_some_and(|backend| backend == Backend::Fentry || !preempts);
         for (which, holds) in [
-            (WatchState::Caches, never_missed("memcg_made") && never_missed("memcg_left")),
+            (
+                WatchState::Caches,
+                never_missed("memcg_made") && never_missed("memcg_left"),
+            ),
             (WatchState::PlacesFiles, attached("place_file").is_some()),
             (WatchState::PlacesShmem, attached("place_shmem").is_some()),
         ] {
