@@ -124,6 +124,9 @@ fn work(queue: &Mutex<Vec<Job>>, results: &Mutex<()>, binaries: &Binaries, total
         );
         eprintln!("matrix: {} of {total}: {what}", total - left);
         let run = vm.boot();
+        if let Err(error) = &run {
+            eprintln!("matrix: {what}: {error:#}");
+        }
         let _one_at_a_time = results.lock().unwrap_or_else(PoisonError::into_inner);
         let mut result = CellResult::load(&job.cell)?.unwrap_or_else(|| CellResult::new(&job.cell));
         result.take(job.group, &job.names, run);

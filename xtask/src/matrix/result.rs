@@ -71,7 +71,8 @@ impl CellResult {
                     .map(|(name, command)| Outcome::of(name, &command.stdout, &command.stderr()))
                     .collect()
             }
-            Err(error) => vec![Outcome::failed(VM, &format!("{error:#}"))],
+            // Where its files are is no matter of a document's.
+            Err(error) => vec![Outcome::failed(VM, &error.root_cause().to_string())],
         };
         let kept = self.groups.entry(group.to_owned()).or_default();
         kept.retain(|outcome| outcome.name != VM && !names.contains(&outcome.name));
