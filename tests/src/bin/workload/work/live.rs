@@ -70,6 +70,11 @@ impl Workload for Live {
         share()
     }
 
+    fn prepare(&mut self, stage: &mut Stage) -> Result<Option<String>> {
+        let reason = stage.cannot_follow()?;
+        Ok(reason.map(|reason| format!("this backend alone cannot follow pages: {reason}")))
+    }
+
     fn after(&mut self, stage: &mut Stage, phase: &str) -> Result<()> {
         let expected: Vec<_> = HELD.iter().filter(|(of, ..)| *of == phase).collect();
         if expected.is_empty() || !stage.follows() {
@@ -189,6 +194,11 @@ impl Workload for Overflow {
         pages.give_back(0..40 * MIB)?;
         pages.touch(0..4 * MIB);
         standstill("again", &[("anon", 4 * MIB)])
+    }
+
+    fn prepare(&mut self, stage: &mut Stage) -> Result<Option<String>> {
+        let reason = stage.cannot_follow()?;
+        Ok(reason.map(|reason| format!("this backend alone cannot follow pages: {reason}")))
     }
 
     fn options(&self) -> &'static [&'static str] {

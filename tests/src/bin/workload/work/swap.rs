@@ -65,10 +65,7 @@ impl Workload for Swap {
     }
 
     fn prepare(&mut self, stage: &mut Stage) -> Result<Option<String>> {
-        // With v1 it takes a probe of its own to see memory go. kernel: mem_cgroup_swapout()
-        if !stage.group.is_v2()
-            && let Some(reason) = stage.lacks("uncharge_swapped_out")?
-        {
+        if let Some(reason) = stage.cannot_follow()? {
             return Ok(Some(format!("this backend alone cannot see it: {reason}")));
         }
         let device = if self.zram {
