@@ -1,4 +1,9 @@
 //! Reads whole hash maps by a few system calls, where an iterator of aya's makes two for each element.
+//!
+//! While it looks through the buckets, the kernel runs no kprobe's program on that CPU. Where it can be preempted in between,
+//! those of other threads are left out, whosever programs they are: there this is not for use.
+//! kernel: bpf_disable_instrumentation() in kernel/bpf/hashtab.c `__htab_map_lookup_and_delete_batch`, and kernel/trace/bpf_trace.c
+//! `trace_call_bpf` (5.10 to 7.3)
 
 use std::io;
 use std::marker::PhantomData;

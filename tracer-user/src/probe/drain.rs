@@ -178,7 +178,14 @@ impl Tracer {
     /// # Errors
     /// When the map cannot be read.
     pub fn accounts(&self) -> Result<Vec<(AccountKey, AccountTotals)>, ProbeError> {
-        let mut accounts = self.all_accounts.read()?;
+        let mut accounts = match &self.all_accounts {
+            Some(batches) => batches.read()?,
+            None => self
+                .accounts
+                .iter()
+                .collect::<Result<Vec<_>, _>>()
+                .map_err(failed("ACCOUNTS"))?,
+        };
         accounts.retain(|(_, totals)| totals.charged != 0 || totals.uncharged != 0);
         Ok(accounts)
     }

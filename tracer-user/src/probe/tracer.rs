@@ -133,8 +133,8 @@ pub struct Tracer {
     pub(super) ring: RingBuf<MapData>,
     pub(super) stacks: RingBuf<MapData>,
     pub(super) accounts: HashMap<MapData, AccountKey, AccountTotals>,
-    /// The same map, to be read as a whole.
-    pub(super) all_accounts: Batches<AccountKey, AccountTotals>,
+    /// The same map, to be read by batches where that keeps no program from running.
+    pub(super) all_accounts: Option<Batches<AccountKey, AccountTotals>>,
     pub(super) watches: Watches,
     pub(super) guest_ranges: HashMap<MapData, u32, GuestRanges>,
     pub(super) guest_files: HashMap<MapData, FileKey, u8>,
@@ -250,6 +250,9 @@ impl Tracer {
             LiveState::Off(_) => None,
         };
         let watches = Watches::take(&mut ebpf, &states, again)?;
+        let all_accounts = (!again && !states.iter().any(ProbeState::is_kprobe))
+            .then(|| Batches::of(&ebpf, "ACCOUNTS"))
+            .transpose()?;
         Ok(Self {
             ledger,
             live,
@@ -262,7 +265,7 @@ impl Tracer {
             samples_stacks: false,
             ring: take(&mut ebpf, "RECORDS")?,
             stacks: take(&mut ebpf, "STACK_RECORDS")?,
-            all_accounts: Batches::of(&ebpf, "ACCOUNTS")?,
+            all_accounts,
             accounts: take(&mut ebpf, "ACCOUNTS")?,
             watches,
             guest_ranges: take(&mut ebpf, "GUEST_RANGES")?,
