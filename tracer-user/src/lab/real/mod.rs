@@ -10,7 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::actor::spec::{Backend, GuestRam};
-use super::cast::{NAMESPACE, VCPUS, VM};
+use super::cast::{NAMESPACE, VM};
 use super::plan::{MIB, Member, Program};
 
 /// QEMU's name in PATH.
@@ -130,6 +130,8 @@ impl Qemu {
         }
     }
 
+    /// The command line. The payload runs on one vCPU, and there is no other: a second one's thread that starts late, on a starved
+    /// machine, may clear the signal to start (`KVM_SET_VCPU_EVENTS`), for which the firmware then waits for ever.
     fn argv(&self, ram: GuestRam, tasks: &[Task], folder: &Path) -> Vec<String> {
         let backend = match ram.backend {
             Backend::Ram => "memory-backend-ram",
@@ -143,7 +145,7 @@ impl Qemu {
         let folder_text = folder.display();
         let line = format!(
             "{} -name guest={NAMESPACE}_{VM},debug-threads=on -nodefaults -no-user-config -display none -no-reboot \
-             -accel {accel} -machine pc,dump-guest-core=off,memory-backend=pc.ram -cpu qemu64 -smp {VCPUS} -m {}M \
+             -accel {accel} -machine pc,dump-guest-core=off,memory-backend=pc.ram -cpu qemu64 -smp 1 -m {}M \
              -object {backend},id=pc.ram,size={}{comma}{options} -object iothread,id=iothread1 \
              -blockdev driver=file,node-name=disk,filename={folder_text}/disk.raw,cache.direct={direct} \
              -device virtio-blk-pci,drive=disk,iothread=iothread1,disable-modern=on \
