@@ -271,7 +271,7 @@ fn a_full_disk_behind_standard_error_stops_no_recording() -> Result<()> {
             "--alert-headroom",
             "80MiB",
             "--duration",
-            "6s",
+            "12s",
             "-o",
         ])
         .arg(&file)
