@@ -79,7 +79,9 @@ impl Bench {
                 text.push_str(&described(&figures));
             }
         }
-        table::write("instructions", &text)?;
+        if !text.is_empty() {
+            table::write("instructions", &text)?;
+        }
         match kept::<Host>(HOST)? {
             Some(figures) => table::write("host", &host::tables(&figures)),
             None => Ok(()),
