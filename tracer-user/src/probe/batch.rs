@@ -13,7 +13,7 @@ use aya::maps::{HashMap, Map, MapError};
 use aya::sys::SyscallError;
 use aya::{Ebpf, Pod};
 
-use super::tracer::ProbeError;
+use super::tracer::{ProbeError, failed};
 
 /// kernel: include/uapi/linux/bpf.h enum bpf_cmd (5.6 to 7.3)
 const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
@@ -50,7 +50,7 @@ impl<K: Pod, V: Pod> Batches<K, V> {
             return Err(refused("the object has no such hash map".to_owned()));
         };
         // Checks the sizes of both, which the kernel relies on below.
-        HashMap::<_, K, V>::try_from(map).map_err(|source| ProbeError::Map { map: name, source })?;
+        HashMap::<_, K, V>::try_from(map).map_err(failed(name))?;
         let fd = data.fd().as_fd().try_clone_to_owned();
         Ok(Self {
             name,
@@ -61,13 +61,13 @@ impl<K: Pod, V: Pod> Batches<K, V> {
 
     /// Every element. Each is there once; one that is added meanwhile may be missing.
     pub(super) fn read(&self) -> Result<Vec<(K, V)>, ProbeError> {
-        self.read_by(BATCH).map_err(|io_error| ProbeError::Map {
-            map: self.name,
-            source: MapError::SyscallError(SyscallError {
+        let refused = |io_error| {
+            MapError::SyscallError(SyscallError {
                 call: "bpf_map_lookup_batch",
                 io_error,
-            }),
-        })
+            })
+        };
+        self.read_by(BATCH).map_err(refused).map_err(failed(self.name))
     }
 
     fn read_by(&self, size: usize) -> io::Result<Vec<(K, V)>> {

@@ -9,7 +9,7 @@ use tracer_common::{
 };
 
 use super::record::{Record, StackSample, decode, decode_stack};
-use super::tracer::{ProbeError, Tracer};
+use super::tracer::{ProbeError, Tracer, failed};
 
 /// Creates a new element only (include/uapi/linux/bpf.h).
 const BPF_NOEXIST: u64 = 1;
@@ -42,10 +42,6 @@ fn overflow_keys(memcg: u64) -> impl Iterator<Item = AccountKey> {
 /// Whether the pages of an account are followed, where any are.
 fn follows(key: &AccountKey) -> bool {
     key.region == Region::Overhead as u8 && Kind::from_u8(key.kind).is_some_and(Kind::is_followed)
-}
-
-fn failed(map: &'static str) -> impl Fn(MapError) -> ProbeError {
-    move |source| ProbeError::Map { map, source }
 }
 
 impl Tracer {

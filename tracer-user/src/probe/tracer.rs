@@ -420,7 +420,7 @@ pub(super) fn take<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'s
     let map = ebpf.take_map(name).ok_or_else(|| ProbeError::Load {
         reason: format!("the object has no map {name}"),
     })?;
-    map.try_into().map_err(|source| ProbeError::Map { map: name, source })
+    map.try_into().map_err(failed(name))
 }
 
 /// The items by which pages are told apart where the kernel counts them, as far as they are among the first 64.
@@ -437,6 +437,11 @@ fn page_items(offsets: &KernelOffsets) -> u64 {
     .into_iter()
     .filter(|&item| item < u64::BITS)
     .fold(0, |items, item| items | 1 << item)
+}
+
+/// An error of a map, with its name.
+pub(super) fn failed(map: &'static str) -> impl Fn(MapError) -> ProbeError {
+    move |source| ProbeError::Map { map, source }
 }
 
 /// Why maps or globals were refused.

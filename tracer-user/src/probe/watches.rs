@@ -8,7 +8,7 @@ use tracer_common::{FILTER_LEN, KNOWN_LEN, WATCHES, WatchState, Watched, Watched
 
 use super::attach::{Outcome, ProbeState};
 use super::plan::Backend;
-use super::tracer::{ProbeError, take};
+use super::tracer::{ProbeError, failed, take};
 
 /// Any element, new or not (include/uapi/linux/bpf.h).
 const BPF_ANY: u64 = 0;
@@ -147,8 +147,4 @@ fn full() -> ProbeError {
             io_error,
         }),
     }
-}
-
-fn failed(map: &'static str) -> impl Fn(MapError) -> ProbeError {
-    move |source| ProbeError::Map { map, source }
 }
