@@ -12,6 +12,7 @@ use aya_ebpf::programs::{ProbeContext, RetProbeContext};
 use aya_ebpf::{Argument, EbpfContext};
 use tracer_common::LossCounter;
 
+use crate::hash;
 use crate::kernel::{Pointer, load, low_half, read};
 use crate::maps::{CALLS, SEEN, SEEN_BITS, count_loss, global};
 
@@ -128,18 +129,20 @@ pub fn returned(ctx: &RetProbeContext, probe: u64) -> Option<CallArguments> {
 }
 
 /// A number for a call under way: where its context is on the stack, which no other call under way shares, be it of another
-/// thread or of an interrupt. The lower half of the address tells enough.
+/// thread or of an interrupt, with the first argument. What is remembered of a call whose second program was left out is so
+/// not taken for the next one in the same place, which is often about another page. The lower halves tell enough.
 #[inline(always)]
 fn call(ctx: &impl EbpfContext) -> u32 {
-    low_half(ctx.as_ptr().cast())
+    let context = ctx.as_ptr().cast::<Pointer>();
+    // SAFETY: the context of fentry and fexit begins with the function's arguments, and each function that is probed has one.
+    let argument = unsafe { context.read_volatile() };
+    low_half(context.cast()) ^ hash::scatter(low_half(argument))
 }
 
 /// The place where a call is remembered.
 #[inline(always)]
 fn seen(call: u32) -> Option<*mut u32> {
-    // Fibonacci hashing: stacks lie at regular distances.
-    let hash = call.wrapping_mul(0x9e37_79b1) >> (u32::BITS - SEEN_BITS);
-    SEEN.get_ptr_mut(hash)
+    SEEN.get_ptr_mut(hash::place(call, u32::BITS - SEEN_BITS))
 }
 
 /// The first program of a pair has run. Said last: while it runs, an interrupt's call is one that it is kept from.

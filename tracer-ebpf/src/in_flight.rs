@@ -6,6 +6,7 @@
 //! all this. Whoever places it or gives it back finds it there, whichever thread that is.
 
 use crate::alone::alone;
+use crate::hash;
 use crate::kernel::{Folio, low_half};
 use crate::maps::IN_FLIGHT;
 
@@ -26,9 +27,7 @@ pub struct InFlight {
 /// The slot of a page.
 #[inline(always)]
 fn slot(folio: Folio) -> Option<*mut InFlight> {
-    // Fibonacci hashing: pages that are charged one after the other often lie side by side.
-    let hash = low_half(folio.0).wrapping_mul(0x9e37_79b1) >> (u32::BITS - IN_FLIGHT_BITS);
-    IN_FLIGHT.get_ptr_mut(hash)
+    IN_FLIGHT.get_ptr_mut(hash::place(low_half(folio.0), u32::BITS - IN_FLIGHT_BITS))
 }
 
 /// Remembers a page. False where there is another: this one is then to be counted as unplaced.

@@ -12,6 +12,7 @@ mod account;
 mod alone;
 mod charge;
 mod fault;
+mod hash;
 mod hooks;
 mod in_flight;
 mod kernel;

@@ -7,6 +7,7 @@
 use tracer_common::SinglePage;
 
 use crate::alone::alone;
+use crate::hash;
 use crate::maps::{SINGLES, global};
 
 /// What became of a page that was to be put into the array.
@@ -21,9 +22,7 @@ pub enum Put {
 
 #[inline(always)]
 fn entry(page: u64) -> Option<*mut SinglePage> {
-    // Fibonacci hashing: pages that are charged one after the other often lie side by side.
-    let hash = (page as u32).wrapping_mul(0x9e37_79b1) >> (global!(SINGLES_SHIFT) & (u32::BITS - 1));
-    SINGLES.get_ptr_mut(hash)
+    SINGLES.get_ptr_mut(hash::place(page as u32, global!(SINGLES_SHIFT)))
 }
 
 /// Puts a page into the array.

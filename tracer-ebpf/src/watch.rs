@@ -11,6 +11,7 @@ use aya_ebpf::macros::{fexit, kprobe, kretprobe};
 use aya_ebpf::programs::{FExitContext, ProbeContext, RetProbeContext};
 use tracer_common::{FILTER_LEN, KNOWN_BITS, KNOWN_LEN, WATCHES, WatchState};
 
+use crate::hash;
 use crate::hooks::Access;
 use crate::kernel::{MEMCG_DATA_KMEM, MEMCG_DATA_OBJECTS, Pointer, cgroup_id, cgroup_id_typed, read};
 use crate::maps::{STATE, WATCHED, WATCHED_FILTER, offset};
@@ -30,7 +31,8 @@ pub static mut KNOWN: [u64; KNOWN_LEN] = [0; KNOWN_LEN];
 /// kernel: 57 bits of virtual address (Documentation/arch/x86/x86_64/5level-paging.rst), ARCH_KMALLOC_MINALIGN and
 /// kmalloc's size classes of 64 bytes and more (5.10 to 7.3)
 const COMMON_BITS: u32 = 7;
-const ALIGNMENT: u64 = 32;
+const ALIGNMENT: u64 = 1 << ALIGNMENT_BITS;
+const ALIGNMENT_BITS: u32 = 5;
 
 /// Set in an owner that is the address of a memcg, whatever folios hold on this kernel.
 const IS_MEMCG: u64 = 4;
@@ -40,8 +42,7 @@ const FLAGS: u64 = 7;
 /// The word of the cache where this address would be.
 #[inline(always)]
 fn place(address: u64) -> *mut u64 {
-    // Fibonacci hashing: objects of a kind lie at regular distances.
-    let index = (address >> 5).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - KNOWN_BITS);
+    let index = hash::place((address >> ALIGNMENT_BITS) as u32, u32::BITS - KNOWN_BITS);
     let first = (&raw mut KNOWN).cast::<u64>();
     // SAFETY: a hash of `KNOWN_BITS` bits is an index.
     unsafe { first.add(index as usize) }
