@@ -47,6 +47,9 @@ pub struct Outcome {
     pub pages_off: Option<u64>,
     /// The same for all kernel memory.
     pub kernel_off: Option<u64>,
+    /// How often the kernel left a program out that should have run, as the recording tells.
+    #[serde(default)]
+    pub missed_runs: u64,
 }
 
 impl CellResult {
@@ -145,6 +148,7 @@ impl Outcome {
                 kinds.map(|kind| difference(phase, kind)).max()
             }),
             kernel_off: off(&document, kernel_off),
+            missed_runs: document["missed_runs"].as_u64().unwrap_or(0),
             ok: false,
         };
         let compared = !checks.is_empty() && outcome.differ.is_empty() && document["ok"] == true;
@@ -197,6 +201,7 @@ mod tests {
     use super::*;
 
     const DOCUMENT: &str = r#"{"checks": [{"name": "a", "expected": "1", "got": "1", "ok": true}], "ok": true,
+        "missed_runs": 3,
         "phases": [
             {"recorded": {"anon": 8192, "slab": 100, "kmem": 4096}, "kernel": {"anon": 4096, "kernel": 8192, "usage": 1}},
             {"recorded": {"anon": 8192}, "kernel": {"anon": 0, "swap_cache": 8192, "usage": 1}}]}"#;
@@ -206,6 +211,7 @@ mod tests {
         let outcome = Outcome::of("w", DOCUMENT.as_bytes(), "");
         assert!(outcome.ok, "{outcome:?}");
         assert_eq!((outcome.pages_off, outcome.kernel_off), (Some(4096), Some(3996)));
+        assert_eq!(outcome.missed_runs, 3);
     }
 
     #[test]

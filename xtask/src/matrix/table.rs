@@ -36,14 +36,16 @@ pub fn write(cells: &[CellResult]) -> Result<()> {
 fn render(cells: &[CellResult]) -> String {
     let mut text = String::from(
         "| kernel | cgroup | backend | workloads | anon, file, shmem off by at most | kernel memory off by at most \
-         | lab, stand-ins | lab, real QEMU on KVM | cycles |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
+         | runs missed | lab, stand-ins | lab, real QEMU on KVM | cycles |\n\
+         | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
     );
     for cell in cells {
         let group = |name: &str| cell.groups.get(name).map_or(&[][..], Vec::as_slice);
+        let missed: u64 = group("workloads").iter().map(|outcome| outcome.missed_runs).sum();
         let most = |of: fn(&Outcome) -> Option<u64>| group("workloads").iter().filter_map(of).max();
         let _ = writeln!(
             text,
-            "| {} | {} | {} | {} | {} | {} | {} | {} | {} |",
+            "| {} | {} | {} | {} | {} | {} | {missed} | {} | {} | {} |",
             if cell.release.is_empty() {
                 &cell.kernel
             } else {
@@ -142,6 +144,7 @@ mod tests {
             checks: 1,
             pages_off: Some(0),
             kernel_off: Some(4096),
+            missed_runs: 2,
             differ: if ok {
                 Vec::new()
             } else {
@@ -172,7 +175,7 @@ mod tests {
         };
         let text = render(&[cell]);
         for part in [
-            "| 6.1.192 | v1 | kprobe | 1 of 1 | 0 B | 4096 B | **failed**: 1 of 2 | not run | not run |",
+            "| 6.1.192 | v1 | kprobe | 1 of 1 | 0 B | 4096 B | 4 | **failed**: 1 of 2 | not run | not run |",
             "- `high` on 6.1 v1: v1 has no memory.high",
             "- `memhold`, culprit: expected memhold, got nobody",
         ] {

@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 use headroom_tests::conserve::settle::{cpus, settle};
 use headroom_tests::conserve::{Check, Document, Phase, Sums};
-use headroom_tests::recording::{events, mark};
+use headroom_tests::recording::{events, mark, missed_runs};
 use headroom_tests::{Memcg, Recorder, Worker};
 use tracer_common::Kind;
 
@@ -66,13 +66,23 @@ fn compare(phase: &str, group: &Memcg, recorders: &[Recorder], document: &mut Do
     mark(phase, BACKENDS.len())?;
     let stock = signed(STOCK * cpus()?);
     let page = i64::try_from(PAGE)?;
-    let sums: Vec<Sums> = recorders
+    let recorded: Vec<Recorded> = recorders
         .iter()
         .zip(BACKENDS)
-        .map(|(recorder, name)| of(&recorder.file, name))
+        .map(|(recorder, name)| Recorded::of(&recorder.file, name))
         .collect::<Result<_>>()?;
-    let first = sums.first().context("there are backends")?;
-    for (other, name) in sums.iter().zip(BACKENDS).skip(1) {
+    let Recorded { sums: first, missed } = recorded.first().context("there are backends")?;
+    document.missed_runs = recorded.iter().map(|recorded| recorded.missed).sum();
+    for (
+        Recorded {
+            sums: other,
+            missed: also,
+        },
+        name,
+    ) in recorded.iter().zip(BACKENDS).skip(1)
+    {
+        // Runs that the kernel left out are counted; each of these would have counted a page.
+        let told = signed(missed + also) * page;
         // While a thread reads BPF maps, which takes long where it is preempted, and in interrupts of a kprobe's program,
         // the kernel runs no kprobe's program on that CPU. Of the others, one may see a thread end that another does not.
         let (missed, ends) = if name == "kprobe" {
@@ -80,8 +90,8 @@ fn compare(phase: &str, group: &Memcg, recorders: &[Recorder], document: &mut Do
         } else {
             (0, 16 * page)
         };
-        let pages = PAGES.iter().map(|kind| (kind, missed));
-        let apart = APART.iter().map(|kind| (kind, ends));
+        let pages = PAGES.iter().map(|kind| (kind, missed + told));
+        let apart = APART.iter().map(|kind| (kind, ends + told));
         for (kind, tolerance) in pages.chain(apart) {
             let text = format!("{phase}: {kind} by {name}");
             let (expected, got) = (first.of_kind(*kind), other.of_kind(*kind));
@@ -89,26 +99,38 @@ fn compare(phase: &str, group: &Memcg, recorders: &[Recorder], document: &mut Do
             document.checks.push(check);
         }
         let text = format!("{phase}: all kernel memory by {name}");
-        let check = Check::bytes(text, first.kernel(), other.kernel(), stock);
+        let check = Check::bytes(text, first.kernel(), other.kernel(), stock + told);
         document.checks.push(check);
     }
-    let kinds = |(sums, name): (&Sums, &str)| -> Vec<(String, i64)> {
-        let net = sums.net.iter();
+    let kinds = |(recorded, name): (&Recorded, &str)| -> Vec<(String, i64)> {
+        let net = recorded.sums.net.iter();
         net.map(|(kind, bytes)| (format!("{kind} by {name}"), *bytes)).collect()
     };
     document.phases.push(Phase {
         name: phase.to_owned(),
-        recorded: sums.iter().zip(BACKENDS).flat_map(kinds).collect(),
+        recorded: recorded.iter().zip(BACKENDS).flat_map(kinds).collect(),
         kernel: BTreeMap::new(),
         truth: BTreeMap::new(),
     });
     Ok(())
 }
 
-/// What a recorder has written, once it is certain what counts for it.
-fn of(file: &Path, name: &str) -> Result<Sums> {
-    let (events, _) = events(file)?;
-    let counts = backend(&events)?;
-    ensure!(counts == name, "{counts} counts where {name} was to");
-    Ok(Sums::of(&events))
+/// What a recorder has written.
+struct Recorded {
+    sums: Sums,
+    /// Runs of programs that the kernel left out.
+    missed: u64,
+}
+
+impl Recorded {
+    /// Reads it, once it is certain what counts for it.
+    fn of(file: &Path, name: &str) -> Result<Self> {
+        let (events, _) = events(file)?;
+        let counts = backend(&events)?;
+        ensure!(counts == name, "{counts} counts where {name} was to");
+        Ok(Self {
+            sums: Sums::of(&events),
+            missed: missed_runs(&events),
+        })
+    }
 }
