@@ -8,6 +8,7 @@ use super::accounts::Accounts;
 use super::departures::{Comm, Departures, ThreadKey};
 use super::files::top_files;
 use super::kills::Kills;
+use super::latest::latest;
 use super::live::Holdings;
 use super::missed::Runs;
 use super::names::{Names, Pods, Seen, is_alive};
@@ -260,6 +261,7 @@ impl<S: EventSink> Collector<S> {
     fn drain(&mut self) -> Result<(), CollectError> {
         let mut records = Vec::new();
         self.tracer.drain(|record| records.push(record));
+        latest(&mut records);
         records.into_iter().try_for_each(|record| self.take(record))?;
         self.drain_stacks()
     }

@@ -8,6 +8,7 @@ mod collector;
 mod departures;
 mod files;
 mod kills;
+mod latest;
 mod live;
 mod missed;
 mod names;

@@ -34,10 +34,22 @@ pub struct KillFiles {
     pub files: Vec<(&'static str, Vec<u8>)>,
 }
 
+/// A pod whose QEMU or guest RAM was not found in so many looks is no longer looked at ten times a second: it may be
+/// none of a VM. Each new QEMU gets as many.
+const LOOKS: u32 = 100;
+
 /// A watched pod.
 struct WatchedPod {
     pod: VmPod,
     event: Pod,
+    /// How often its guest RAM was looked for in vain since it, or its QEMU, was new.
+    looks: u32,
+}
+
+impl WatchedPod {
+    const fn waits(&self) -> bool {
+        !self.event.gone && self.event.guest_ram == 0 && self.looks < LOOKS
+    }
 }
 
 /// The watched pods.
@@ -74,9 +86,7 @@ impl Targets {
     /// Whether some pod still waits for its QEMU or its guest RAM.
     #[must_use]
     pub fn incomplete(&self) -> bool {
-        self.pods
-            .iter()
-            .any(|watched| !watched.event.gone && watched.event.guest_ram == 0)
+        self.pods.iter().any(WatchedPod::waits)
     }
 
     /// Whether there is nothing left to watch: every given target is gone.
@@ -109,6 +119,7 @@ impl Targets {
             self.pods.push(WatchedPod {
                 pod: pod.clone(),
                 event: Pod::default(),
+                looks: 0,
             });
             self.update(index, pod, tracer, &mut changed)?;
         }
@@ -173,7 +184,13 @@ impl Targets {
         if event != self.pods[index].event {
             changed.push(event.clone());
         }
-        let before = std::mem::replace(&mut self.pods[index], WatchedPod { pod, event });
+        let before = &self.pods[index];
+        let looks = if event.qemu_pid == before.event.qemu_pid {
+            before.looks.saturating_add(1)
+        } else {
+            0
+        };
+        let before = std::mem::replace(&mut self.pods[index], WatchedPod { pod, event, looks });
         self.leave(&before.pod, Some(index), tracer)
     }
 
