@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use tracer_common::{AccountKey, AccountTotals, Kind, LossCounter, OVERFLOW_TID};
+use tracer_common::{AccountKey, AccountTotals, Kind, OVERFLOW_TID};
 
 use super::accounts::Accounts;
 use super::departures::{Comm, Departures, ThreadKey};
@@ -10,7 +10,7 @@ use super::files::top_files;
 use super::kills::Kills;
 use super::latest::latest;
 use super::live::Holdings;
-use super::missed::Runs;
+use super::losses::Losses;
 use super::names::{Names, Pods, Seen, is_alive};
 use super::sink::EventSink;
 use super::stacks::Stacks;
@@ -18,7 +18,7 @@ use super::targets::{KillFiles, Scope, Targets};
 use crate::node::Node;
 use crate::node::kmsg::{KernelLog, last_oom_report};
 use crate::probe::{ProbeError, Record, StackSample, Tracer, boot_ns};
-use crate::recording::event::{Body, Event, Footer, Header, Loss, Mark, Reclaim};
+use crate::recording::event::{Body, Event, Footer, Header, Mark, Reclaim};
 use crate::symbols::Symbols;
 
 /// Reading the map may take this share of the time between two readings: 1%.
@@ -62,17 +62,11 @@ pub struct Collector<S> {
     detached: bool,
     /// Memcgs that were watched no more when the accounts were last read.
     leaving: Vec<u64>,
-    loss: Loss,
+    losses: Losses,
     last_sample_ns: u64,
     next_walk_ns: u64,
     last_walk_ns: u64,
     killed_ns: Option<u64>,
-    /// Records were dropped, and some may have said that a thread exits.
-    exits_dropped: bool,
-    /// As of the last sample: it takes a file per program to know.
-    missed_runs: u64,
-    /// Runs that were missed before anything was watched.
-    runs_before: Runs,
     granularity: u64,
     kernel_log: Option<KernelLog>,
     /// What happened after a kill that is not announced yet.
@@ -115,14 +109,11 @@ impl<S: EventSink> Collector<S> {
             departures: Departures::default(),
             detached: false,
             leaving: Vec::new(),
-            loss: Loss::default(),
+            losses: Losses::default(),
             last_sample_ns: 0,
             next_walk_ns: now,
             last_walk_ns: now,
             killed_ns: None,
-            exits_dropped: false,
-            missed_runs: 0,
-            runs_before: Runs::default(),
             granularity: header.granularity,
             kernel_log: kernel_log.ok(),
             held: Vec::new(),
@@ -130,10 +121,7 @@ impl<S: EventSink> Collector<S> {
             kill_files: Vec::new(),
         };
         this.emit(now, Body::Header(header))?;
-        this.runs_before = Runs {
-            missed: this.tracer.missed_runs(),
-            made_up: this.tracer.losses()?[LossCounter::RunsMadeUp as usize],
-        };
+        this.losses = Losses::attached(&this.tracer)?;
         this.sample(boot_ns())?;
         Ok(this)
     }
@@ -209,7 +197,7 @@ impl<S: EventSink> Collector<S> {
         let in_map = accounts.map(|(key, totals)| (*key, totals.charged, totals.uncharged));
         Footer {
             totals: self.accounts.totals(in_map),
-            loss: self.loss,
+            loss: self.losses.told(),
             files: top_files(&self.node, &self.tracer, &self.targets),
             ended: ended.to_owned(),
         }
@@ -234,7 +222,7 @@ impl<S: EventSink> Collector<S> {
         self.sample(boot_ns())?;
         self.tracer.detach();
         self.detached = true;
-        self.missed_runs = self.tracer.missed_runs();
+        self.losses.look_at_programs(&self.tracer);
         self.drain()?;
         self.walk()?;
         self.tell_holdings(boot_ns())?;
@@ -458,7 +446,7 @@ impl<S: EventSink> Collector<S> {
             self.emit(now, Body::Live(live))?;
         }
         left.iter().for_each(|memcg| self.tracer.close_overflow(*memcg));
-        if std::mem::take(&mut self.exits_dropped) {
+        if self.losses.take_exits_dropped() {
             self.find_silent_exits(&accounts);
         }
         accounts.retain(|(key, _)| !gone.contains_key(&(key.tid, key.start_ns)) && !left.contains(&key.memcg));
@@ -530,7 +518,7 @@ impl<S: EventSink> Collector<S> {
     /// The accounts, then the kernel's own figures, as close to each other as can be.
     fn sample(&mut self, now: u64) -> Result<Vec<(AccountKey, AccountTotals)>, CollectError> {
         self.refresh(now)?;
-        self.missed_runs = self.tracer.missed_runs();
+        self.losses.look_at_programs(&self.tracer);
         self.drain()?;
         let accounts = self.walk()?;
         let began = boot_ns();
@@ -558,35 +546,14 @@ impl<S: EventSink> Collector<S> {
 
     /// Emits the losses when there are more than before.
     fn update_loss(&mut self) -> Result<(), CollectError> {
-        let counters = self.tracer.losses()?;
-        let count = |counter: LossCounter| counters[counter as usize];
         let now = boot_ns();
-        let runs = Runs {
-            missed: self.missed_runs,
-            made_up: count(LossCounter::RunsMadeUp),
-        };
-        let mut loss = Loss {
-            ring_full: count(LossCounter::RingFull),
-            accounts_full: count(LossCounter::AccountsFull),
-            lost_bytes: count(LossCounter::LostBytes),
-            events_dropped: count(LossCounter::EventsDropped) + self.tracer.malformed(),
-            files_full: count(LossCounter::FilesFull),
-            missed_runs: runs.lost_since(self.runs_before) + count(LossCounter::ReturnsMissed),
-            stacks_dropped: count(LossCounter::StacksDropped),
-            stacks_unknown: self.stacks.as_ref().map_or(0, Stacks::unknown),
-            not_followed: count(LossCounter::LiveFull),
-            max_delay_ns: self.loss.max_delay_ns,
-        };
-        if loss.ring_full > self.loss.ring_full {
-            // What did not fit was late by at most the time since the accounts were last read.
-            loss.max_delay_ns = loss.max_delay_ns.max(now.saturating_sub(self.last_walk_ns));
+        let stacks_unknown = self.stacks.as_ref().map_or(0, Stacks::unknown);
+        // What did not fit into the ring was late by at most the time since the accounts were last read.
+        let late_ns = now.saturating_sub(self.last_walk_ns);
+        match self.losses.news(&self.tracer, stacks_unknown, late_ns)? {
+            Some(loss) => self.emit(now, Body::Loss(loss)),
+            None => Ok(()),
         }
-        if loss == self.loss {
-            return Ok(());
-        }
-        self.exits_dropped |= loss.events_dropped > self.loss.events_dropped;
-        self.loss = loss;
-        self.emit(now, Body::Loss(loss))
     }
 
     /// What the kernel printed about the last kill; empty where its log is not readable.

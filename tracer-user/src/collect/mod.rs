@@ -10,7 +10,7 @@ mod files;
 mod kills;
 mod latest;
 mod live;
-mod missed;
+mod losses;
 mod names;
 mod run;
 mod sink;
