@@ -6,7 +6,7 @@ use std::thread;
 use anyhow::{Result, anyhow, bail, ensure};
 use clap::Args;
 use xtask::build::{Binaries, vm_binaries};
-use xtask::matrix::result::{CellResult, VM};
+use xtask::matrix::result::{CellResult, VM, commit};
 use xtask::matrix::{cells, table};
 use xtask::vm::Vm;
 use xtask::vm::suite::{CYCLES, Cell, REAL, STAND_INS, WORKLOADS};
@@ -14,7 +14,7 @@ use xtask::vm::suite::{CYCLES, Cell, REAL, STAND_INS, WORKLOADS};
 /// Run the workloads and the lab on every kernel, cgroup version and backend, and write docs/kernels.md.
 ///
 /// Two VMs run side by side; all of it takes hours. What is asked for alone replaces only its own results, which are
-/// kept in target/matrix, each as soon as its VM has ended: with --missing an interrupted run goes on where it stopped.
+/// kept in docs/kernels, each as soon as its VM has ended: with --missing an interrupted run goes on where it stopped.
 /// Example: cargo xtask matrix --kernel 6.1 --group workloads
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
@@ -64,12 +64,13 @@ impl Matrix {
         let mut failed = 0;
         if !self.table {
             let binaries = vm_binaries()?;
+            let commit = commit()?;
             let total = jobs.len();
             let queue = Mutex::new(jobs);
             let results = Mutex::new(());
             thread::scope(|scope| -> Result<()> {
                 let workers: Vec<_> = (0..SIDE_BY_SIDE)
-                    .map(|_| scope.spawn(|| work(&queue, &results, &binaries, total)))
+                    .map(|_| scope.spawn(|| work(&queue, &results, &binaries, &commit, total)))
                     .collect();
                 for worker in workers {
                     failed += worker.join().map_err(|_| anyhow!("a run panicked"))??;
@@ -107,7 +108,13 @@ impl Matrix {
 }
 
 /// Runs jobs until there are none; returns how many runs differed.
-fn work(queue: &Mutex<Vec<Job>>, results: &Mutex<()>, binaries: &Binaries, total: usize) -> Result<usize> {
+fn work(
+    queue: &Mutex<Vec<Job>>,
+    results: &Mutex<()>,
+    binaries: &Binaries,
+    commit: &str,
+    total: usize,
+) -> Result<usize> {
     let mut failed = 0;
     loop {
         let (job, left) = {
@@ -129,7 +136,7 @@ fn work(queue: &Mutex<Vec<Job>>, results: &Mutex<()>, binaries: &Binaries, total
         }
         let _one_at_a_time = results.lock().unwrap_or_else(PoisonError::into_inner);
         let mut result = CellResult::load(&job.cell)?.unwrap_or_else(|| CellResult::new(&job.cell));
-        result.take(job.group, &job.names, run);
+        result.take(job.group, &job.names, commit, run);
         result.save()?;
         let differ = result
             .groups

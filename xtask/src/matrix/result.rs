@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::paths;
+use crate::process::capture;
 use crate::vm::VmRun;
 use crate::vm::suite::Cell;
 
@@ -50,6 +52,9 @@ pub struct Outcome {
     /// How often the kernel left a program out that should have run, as the recording tells.
     #[serde(default)]
     pub missed_runs: u64,
+    /// The commit that was run, `+` where something was changed since.
+    #[serde(default)]
+    pub commit: String,
 }
 
 impl CellResult {
@@ -64,9 +69,9 @@ impl CellResult {
         }
     }
 
-    /// Takes in what a VM ran, or why it did not come to its end. What else was kept of the group stays.
-    pub fn take(&mut self, group: &str, names: &[String], run: Result<VmRun>) {
-        let outcomes: Vec<Outcome> = match run {
+    /// Takes in what a VM ran of a commit, or why it did not come to its end. What else was kept of the group stays.
+    pub fn take(&mut self, group: &str, names: &[String], commit: &str, run: Result<VmRun>) {
+        let mut outcomes: Vec<Outcome> = match run {
             Ok(run) => {
                 self.release.clone_from(&run.release);
                 let outcomes = names.iter().zip(&run.commands);
@@ -77,6 +82,9 @@ impl CellResult {
             // Where its files are is no matter of a document's.
             Err(error) => vec![Outcome::failed(VM, &error.root_cause().to_string())],
         };
+        for outcome in &mut outcomes {
+            commit.clone_into(&mut outcome.commit);
+        }
         let kept = self.groups.entry(group.to_owned()).or_default();
         kept.retain(|outcome| outcome.name != VM && !names.contains(&outcome.name));
         kept.extend(outcomes);
@@ -98,7 +106,7 @@ impl CellResult {
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let path = folder.join(format!("{}-{}-{}.json", self.kernel, self.cgroup, self.backend));
         let new = path.with_extension("new");
-        fs::write(&new, serde_json::to_vec_pretty(self)?)
+        fs::write(&new, serde_json::to_string_pretty(self)? + "\n")
             .and_then(|()| fs::rename(&new, &path))
             .with_context(|| format!("cannot write {}", path.display()))
     }
@@ -117,8 +125,21 @@ impl CellResult {
     }
 }
 
+/// In the repository, since a run of all takes longer than most machines are at hand.
 fn folder() -> PathBuf {
-    paths::target().join("matrix")
+    paths::workspace().join("docs/kernels")
+}
+
+/// The commit that is checked out, with a `+` where the tracer differs from it.
+///
+/// # Errors
+/// When git does not tell.
+pub fn commit() -> Result<String> {
+    let git = |arguments: &[&str]| capture(Command::new("git").current_dir(paths::workspace()).args(arguments));
+    let commit = git(&["rev-parse", "--short=7", "HEAD"])?;
+    let changes = git(&["status", "--porcelain", "tracer-common", "tracer-ebpf", "tracer-user"])?;
+    let changed = if changes.trim().is_empty() { "" } else { "+" };
+    Ok(format!("{}{changed}", commit.trim()))
 }
 
 fn read(path: &Path) -> Result<CellResult> {
@@ -149,6 +170,7 @@ impl Outcome {
             }),
             kernel_off: off(&document, kernel_off),
             missed_runs: document["missed_runs"].as_u64().unwrap_or(0),
+            commit: String::new(),
             ok: false,
         };
         let compared = !checks.is_empty() && outcome.differ.is_empty() && document["ok"] == true;
@@ -223,12 +245,17 @@ mod tests {
         let agreed = |cell: &CellResult| ["a", "b", "c"].map(|name| cell.agreed("lab", name));
         assert_eq!(agreed(&cell), [true, false, true]);
         assert!(!cell.agreed("real", "a"));
-        cell.take("lab", &["a".to_owned(), "b".to_owned()], Err(anyhow!("no verdict")));
+        cell.take(
+            "lab",
+            &["a".to_owned(), "b".to_owned()],
+            "abc1234",
+            Err(anyhow!("no verdict")),
+        );
         assert_eq!(agreed(&cell), [false, false, true]);
         assert!(
             cell.groups["lab"]
                 .iter()
-                .any(|outcome| outcome.name == VM && !outcome.ok)
+                .any(|outcome| outcome.name == VM && !outcome.ok && outcome.commit == "abc1234")
         );
     }
 

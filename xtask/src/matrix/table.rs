@@ -1,6 +1,6 @@
 //! docs/kernels.md: what the runs on all cells came to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 
@@ -36,8 +36,8 @@ pub fn write(cells: &[CellResult]) -> Result<()> {
 fn render(cells: &[CellResult]) -> String {
     let mut text = String::from(
         "| kernel | cgroup | backend | workloads | anon, file, shmem off by at most | kernel memory off by at most \
-         | runs missed | lab, stand-ins | lab, real QEMU on KVM | cycles |\n\
-         | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
+         | runs missed | lab, stand-ins | lab, real QEMU on KVM | cycles | commits |\n\
+         | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
     );
     for cell in cells {
         let group = |name: &str| cell.groups.get(name).map_or(&[][..], Vec::as_slice);
@@ -45,7 +45,7 @@ fn render(cells: &[CellResult]) -> String {
         let most = |of: fn(&Outcome) -> Option<u64>| group("workloads").iter().filter_map(of).max();
         let _ = writeln!(
             text,
-            "| {} | {} | {} | {} | {} | {} | {missed} | {} | {} | {} |",
+            "| {} | {} | {} | {} | {} | {} | {missed} | {} | {} | {} | {} |",
             if cell.release.is_empty() {
                 &cell.kernel
             } else {
@@ -59,6 +59,7 @@ fn render(cells: &[CellResult]) -> String {
             held(group("lab")),
             held(group("real")),
             held(group("cycles")),
+            commits(cell),
         );
     }
     absent(&mut text, cells);
@@ -68,6 +69,13 @@ fn render(cells: &[CellResult]) -> String {
 
 fn bytes(bytes: Option<u64>) -> String {
     bytes.map_or_else(|| "–".to_owned(), |bytes| format!("{bytes} B"))
+}
+
+/// What was run, the same commit once.
+fn commits(cell: &CellResult) -> String {
+    let outcomes = cell.groups.values().flatten();
+    let commits: BTreeSet<&str> = outcomes.map(|outcome| outcome.commit.as_str()).collect();
+    commits.into_iter().collect::<Vec<_>>().join(", ")
 }
 
 /// How many of the runs agreed.
@@ -145,6 +153,7 @@ mod tests {
             pages_off: Some(0),
             kernel_off: Some(4096),
             missed_runs: 2,
+            commit: "abc1234".to_owned(),
             differ: if ok {
                 Vec::new()
             } else {
@@ -175,7 +184,7 @@ mod tests {
         };
         let text = render(&[cell]);
         for part in [
-            "| 6.1.192 | v1 | kprobe | 1 of 1 | 0 B | 4096 B | 4 | **failed**: 1 of 2 | not run | not run |",
+            "| 6.1.192 | v1 | kprobe | 1 of 1 | 0 B | 4096 B | 4 | **failed**: 1 of 2 | not run | not run | abc1234 |",
             "- `high` on 6.1 v1: v1 has no memory.high",
             "- `memhold`, culprit: expected memhold, got nobody",
         ] {
