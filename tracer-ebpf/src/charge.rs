@@ -203,8 +203,9 @@ fn accounted_objects<A: Access>(objcg: Pointer, bytes: i32) -> Option<()> {
 
 // kernel: bool mem_cgroup_charge_skmem(struct mem_cgroup *, unsigned int, gfp_t) (5.15 to 6.12)
 at_return!(
+    in interrupts,
     charge_socket,
-    charge_socket_again,
+    charge_socket_always,
     charge_socket_kprobe,
     charge_socket_kretprobe,
     takes 3 => charged_socket(0 from 0, 1 from 1)
@@ -212,8 +213,9 @@ at_return!(
 
 // kernel: bool mem_cgroup_charge_skmem(struct mem_cgroup *, unsigned int) (5.3 to 5.14)
 at_return!(
+    in interrupts,
     charge_socket_two,
-    charge_socket_two_again,
+    charge_socket_two_always,
     charge_socket_two_kprobe,
     charge_socket_two_kretprobe,
     takes 2 => charged_socket(0 from 0, 1 from 1)
@@ -229,8 +231,9 @@ fn charged_socket<A: Access>(memcg: Pointer, pages: u32, charged: u8) -> Option<
 
 // kernel: bool mem_cgroup_sk_charge(const struct sock *, unsigned int, gfp_t) (6.16 to 7.3)
 at_return!(
+    in interrupts,
     charge_socket_of,
-    charge_socket_of_again,
+    charge_socket_of_always,
     charge_socket_of_kprobe,
     charge_socket_of_kretprobe,
     takes 3 => charged_socket_of(0 from 0, 1 from 1)

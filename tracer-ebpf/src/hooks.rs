@@ -5,7 +5,9 @@
 //!
 //! The kernel leaves a fentry or fexit program out while the same program is under way on that CPU: interrupted, or, where
 //! the kernel can be preempted, in a thread that waits for its turn. `NAME_again` is the same once more, as a program of
-//! its own: the kernel runs it right behind the first, and it does what that one was kept from.
+//! its own: the kernel runs it right behind the first, and it does what that one was kept from. User space attaches it where
+//! the kernel can be preempted. Where interrupts call a function, and then many times in a row, as they do to free what others
+//! could still read, it is `NAME_always` and attached everywhere.
 
 use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::programs::{ProbeContext, RetProbeContext};
@@ -145,10 +147,11 @@ fn seen(call: u32) -> Option<*mut u32> {
     SEEN.get_ptr_mut(hash::place(call, u32::BITS - SEEN_BITS))
 }
 
-/// The first program of a pair has run. Said last: while it runs, an interrupt's call is one that it is kept from.
+/// The first program of a pair has run. Said last: while it runs, an interrupt's call is one that it is kept from. `always`:
+/// the second one is attached everywhere.
 #[inline(always)]
-pub fn ran(ctx: &impl EbpfContext) {
-    if global!(AGAIN) == 0 {
+pub fn ran(ctx: &impl EbpfContext, always: bool) {
+    if !always && global!(AGAIN) == 0 {
         return;
     }
     let call = call(ctx);
@@ -175,13 +178,20 @@ pub fn must_run_again(ctx: &impl EbpfContext) -> bool {
     true
 }
 
-/// Programs at the entry of a kernel function: `at_entry!(NAME, NAME_again, NAME_kprobe => body(ARGUMENT NUMBERS))`.
+/// Programs at the entry of a kernel function: `at_entry!(NAME, NAME_again, NAME_kprobe => body(ARGUMENT NUMBERS))`, or `at_entry!(in
+/// interrupts, NAME, NAME_always, ...)`.
 macro_rules! at_entry {
-    ($fentry:ident, $again:ident, $kprobe:ident => $body:ident($($index:literal),+)) => {
+    (in interrupts, $fentry:ident, $($rest:tt)+) => {
+        $crate::hooks::at_entry!(@ true, $fentry, $($rest)+);
+    };
+    ($fentry:ident, $($rest:tt)+) => {
+        $crate::hooks::at_entry!(@ false, $fentry, $($rest)+);
+    };
+    (@ $always:literal, $fentry:ident, $again:ident, $kprobe:ident => $body:ident($($index:literal),+)) => {
         #[aya_ebpf::macros::fentry]
         pub fn $fentry(ctx: aya_ebpf::programs::FEntryContext) -> u32 {
             let _: Option<()> = $body::<$crate::hooks::Typed>($(ctx.arg($index)),+);
-            $crate::hooks::ran(&ctx);
+            $crate::hooks::ran(&ctx, $always);
             0
         }
 
@@ -204,15 +214,22 @@ pub(crate) use at_entry;
 
 /// Programs at the return of a kernel function, with some of its arguments and its return value as the last one:
 /// `at_return!(NAME, NAME_again, NAME_kprobe, NAME_kretprobe, takes 3 => body(0 from 0, 2 from 1))`, where the function takes 3
-/// arguments, of which the body gets number 0, kept in slot 0, and number 2, kept in slot 1.
+/// arguments, of which the body gets number 0, kept in slot 0, and number 2, kept in slot 1; or `at_return!(in interrupts, NAME,
+/// NAME_always, ...)`.
 ///
 /// A fexit program finds the return value right behind the last argument: bpf_get_func_ret came with 5.17 only.
 macro_rules! at_return {
-    ($fexit:ident, $again:ident, $kprobe:ident, $kretprobe:ident, takes $count:literal => $body:ident($($index:literal from $slot:literal),+)) => {
+    (in interrupts, $fexit:ident, $($rest:tt)+) => {
+        $crate::hooks::at_return!(@ true, $fexit, $($rest)+);
+    };
+    ($fexit:ident, $($rest:tt)+) => {
+        $crate::hooks::at_return!(@ false, $fexit, $($rest)+);
+    };
+    (@ $always:literal, $fexit:ident, $again:ident, $kprobe:ident, $kretprobe:ident, takes $count:literal => $body:ident($($index:literal from $slot:literal),+)) => {
         #[aya_ebpf::macros::fexit]
         pub fn $fexit(ctx: aya_ebpf::programs::FExitContext) -> u32 {
             let _: Option<()> = $body::<$crate::hooks::Typed>($(ctx.arg($index)),+, ctx.arg($count));
-            $crate::hooks::ran(&ctx);
+            $crate::hooks::ran(&ctx, $always);
             0
         }
 

@@ -74,7 +74,7 @@ pub fn user_kind<A: Access>(folio: Folio, qemu_tgid: u32) -> Option<(Kind, Regio
 }
 
 // kernel: void __memcg_kmem_uncharge_page(struct page *, int order) (5.8 to 7.3)
-at_entry!(uncharge_kernel_pages, uncharge_kernel_pages_again, uncharge_kernel_pages_kprobe => uncharged_kernel_pages(0, 1));
+at_entry!(in interrupts, uncharge_kernel_pages, uncharge_kernel_pages_always, uncharge_kernel_pages_kprobe => uncharged_kernel_pages(0, 1));
 
 #[inline(always)]
 fn uncharged_kernel_pages<A: Access>(page: Pointer, order: u32) -> Option<()> {
@@ -118,7 +118,7 @@ fn uncharged_objects<A: Access>(objcg: Pointer, bytes: u64) -> Option<()> {
 }
 
 // kernel: void mem_cgroup_uncharge_skmem(struct mem_cgroup *, unsigned int) (5.3 to 6.12)
-at_entry!(uncharge_socket, uncharge_socket_again, uncharge_socket_kprobe => uncharged_socket(0, 1));
+at_entry!(in interrupts, uncharge_socket, uncharge_socket_always, uncharge_socket_kprobe => uncharged_socket(0, 1));
 
 #[inline(always)]
 fn uncharged_socket<A: Access>(memcg: Pointer, pages: u32) -> Option<()> {
@@ -126,7 +126,7 @@ fn uncharged_socket<A: Access>(memcg: Pointer, pages: u32) -> Option<()> {
 }
 
 // kernel: void mem_cgroup_sk_uncharge(const struct sock *, unsigned int) (6.16 to 7.3)
-at_entry!(uncharge_socket_of, uncharge_socket_of_again, uncharge_socket_of_kprobe => uncharged_socket_of(0, 1));
+at_entry!(in interrupts, uncharge_socket_of, uncharge_socket_of_always, uncharge_socket_of_kprobe => uncharged_socket_of(0, 1));
 
 #[inline(always)]
 fn uncharged_socket_of<A: Access>(socket_address: Pointer, pages: u32) -> Option<()> {

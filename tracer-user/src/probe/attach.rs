@@ -73,6 +73,9 @@ impl ProbeState {
     }
 }
 
+/// How the names of second programs end: see `hooks.rs` of the kernel side.
+const SECOND: [&str; 2] = ["_again", "_always"];
+
 /// What attaching needs.
 pub(super) struct Attacher<'a> {
     pub ebpf: &'a mut Ebpf,
@@ -82,7 +85,7 @@ pub(super) struct Attacher<'a> {
     pub functions: &'static [Backend],
     pub cgroup_v1: bool,
     pub v1_accounts_swap: bool,
-    /// Attach each function's second program, too.
+    /// Attach each function's second program, too, and not only those of functions that interrupts call.
     pub again: bool,
 }
 
@@ -135,7 +138,7 @@ impl Attacher<'_> {
             (Backend::Kprobe, Hook::Exit(..)) => vec![format!("{name}_kretprobe"), format!("{name}_kprobe")],
             (Backend::Kprobe, _) => vec![format!("{name}_kprobe")],
             // What is attached last runs first. kernel: kernel/bpf/trampoline.c bpf_trampoline_link_prog() (5.7 to 7.3)
-            (Backend::Fentry, _) if self.again => vec![format!("{name}_again"), name.to_owned()],
+            (Backend::Fentry, _) => self.second(name).into_iter().chain([name.to_owned()]).collect(),
             _ => vec![name.to_owned()],
         };
         let mut attached = Vec::new();
@@ -145,10 +148,19 @@ impl Attacher<'_> {
                 programs[..index].iter().for_each(|done| self.unload(done));
             })?;
             // What a second program is kept from, the first has done.
-            one.misses_matter = !program.ends_with("_again");
+            one.misses_matter = !SECOND.iter().any(|end| program.ends_with(end));
             attached.push(one);
         }
         Ok(attached)
+    }
+
+    /// The second program of a function, where it is to have one.
+    fn second(&self, name: &str) -> Option<String> {
+        let [again, always] = SECOND.map(|end| format!("{name}{end}"));
+        if self.ebpf.program(&always).is_some() {
+            return Some(always);
+        }
+        self.again.then_some(again)
     }
 
     fn program(&mut self, program: &str, hook: &str) -> Result<Attached, String> {

@@ -239,11 +239,13 @@ fn every_program_in_the_table_is_in_the_object() {
             let programs: &[String] = &match candidate.hook {
                 Hook::Nothing(_) => vec![],
                 Hook::Tracepoint(..) | Hook::RawTracepoint(_) => vec![name.to_owned()],
-                Hook::Entry(..) => ["", "_again", "_kprobe"].map(|end| format!("{name}{end}")).to_vec(),
-                Hook::Exit(..) => ["", "_again", "_kprobe", "_kretprobe"]
-                    .map(|end| format!("{name}{end}"))
-                    .to_vec(),
+                Hook::Entry(..) => ["", "_kprobe"].map(|end| format!("{name}{end}")).to_vec(),
+                Hook::Exit(..) => ["", "_kprobe", "_kretprobe"].map(|end| format!("{name}{end}")).to_vec(),
             };
+            if matches!(candidate.hook, Hook::Entry(..) | Hook::Exit(..)) {
+                let second = ["_again", "_always"].map(|end| object.contains(&format!("{name}{end}")));
+                assert!(second[0] != second[1], "second program of {name}");
+            }
             for program in programs {
                 assert!(object.contains(program), "{program} of probe {}", probe.name);
             }
