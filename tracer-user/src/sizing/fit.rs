@@ -77,7 +77,8 @@ fn memories(target: u64) -> impl Iterator<Item = u64> {
     (first..=last).map(move |count| count * step)
 }
 
-/// Adds the vCPU counts that fit. The limit grows with the vCPUs, so the search for each ends when it passes the target.
+/// Adds the vCPU counts that fit. Limits grow with the vCPUs, and the pod's is never below the container's: those that fit lie
+/// between where the former reaches the target and where the latter passes it.
 fn shapes(
     target: u64,
     kubevirt: KubeVirt,
@@ -90,25 +91,14 @@ fn shapes(
         return;
     };
     let request = hundredths / overcommit / MIB * MIB;
-    let range = vcpus.map_or(1..=MAX_VCPUS, |vcpus| vcpus..=vcpus);
-    for vcpus in range {
-        let vm = Vm {
-            guest: Some(memory),
-            request: Some(request),
-            limit: Some(memory),
-            vcpus,
-            ..Vm::default()
-        };
-        let Ok(budget) = budget(kubevirt, &vm, factor) else {
+    let limits = |vcpus| limits(kubevirt, factor, memory, request, vcpus);
+    let counts: Vec<u64> = vcpus.map_or(1..=MAX_VCPUS, |vcpus| vcpus..=vcpus).collect();
+    let first = counts.partition_point(|&vcpus| limits(vcpus).is_some_and(|(_, pod)| pod < target));
+    for &vcpus in &counts[first..] {
+        let Some((container, pod)) = limits(vcpus).filter(|(container, _)| *container <= target) else {
             return;
         };
-        let (Some(container), Some(pod)) = (budget.container_limit, budget.pod_limit) else {
-            return;
-        };
-        if as_enforced(container) > target {
-            return;
-        }
-        let scope = match (as_enforced(container) == target, as_enforced(pod) == target) {
+        let scope = match (container == target, pod == target) {
             (true, true) => "container and pod",
             (true, false) => "container",
             (false, true) => "pod",
@@ -125,6 +115,19 @@ fn shapes(
             oddity: oddity(memory, overcommit, vcpus, ratio),
         });
     }
+}
+
+/// The container's and the pod's limit of a VM.
+fn limits(kubevirt: KubeVirt, factor: Ratio, memory: u64, request: u64, vcpus: u64) -> Option<(u64, u64)> {
+    let vm = Vm {
+        guest: Some(memory),
+        request: Some(request),
+        limit: Some(memory),
+        vcpus,
+        ..Vm::default()
+    };
+    let budget = budget(kubevirt, &vm, factor).ok()?;
+    Some((as_enforced(budget.container_limit?), as_enforced(budget.pod_limit?)))
 }
 
 fn oddity(memory: u64, overcommit: u64, vcpus: u64, ratio: &str) -> u32 {
@@ -152,7 +155,29 @@ fn oddity(memory: u64, overcommit: u64, vcpus: u64, ratio: &str) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        #[test]
+        fn every_vm_explains_its_own_limits(
+            release in 0..KubeVirt::distinct().len(), gib in 1_u64..256, vcpus in 1..=MAX_VCPUS, ratio in 0..RATIOS.len(),
+        ) {
+            let kubevirt = KubeVirt::distinct()[release];
+            let ratio = if kubevirt.since(1, 0) { RATIOS[ratio] } else { "1" };
+            let factor = Ratio::kubevirt(ratio).expect("a usual ratio");
+            let memory = gib * GIB;
+            let (container, pod) = limits(kubevirt, factor, memory, memory, vcpus).expect("no absurd VM");
+            for limit in [container, pod] {
+                let fits = fit(limit, Known { kubevirt: Some(kubevirt), vcpus: None });
+                let found = fits.iter().any(|fit| (fit.memory, fit.request, fit.vcpus, fit.ratio) == (memory, memory, vcpus, ratio));
+                prop_assert!(found, "{limit}: {fits:?}");
+            }
+        }
+    }
 
     #[test]
     fn explains_the_limits_of_two_kernel_logs() {
