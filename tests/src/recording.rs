@@ -65,11 +65,11 @@ pub fn charge_sums(events: &[Event]) -> Sums {
 /// Runs of programs that the kernel left out, as last told.
 #[must_use]
 pub fn missed_runs(events: &[Event]) -> u64 {
-    let losses = events.iter().filter_map(|event| match &event.body {
+    let told = events.iter().rev().find_map(|event| match &event.body {
         Body::Loss(loss) => Some(loss.missed_runs),
         _ => None,
     });
-    losses.last().unwrap_or(0)
+    told.unwrap_or(0)
 }
 
 /// The sums that the footer holds, read from the kernel's maps.
