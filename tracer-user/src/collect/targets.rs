@@ -42,7 +42,7 @@ const LOOKS: u32 = 100;
 struct WatchedPod {
     pod: VmPod,
     event: Pod,
-    /// How often its guest RAM was looked for in vain since it, or its QEMU, was new.
+    /// How often it was looked at since it, or its QEMU, was new.
     looks: u32,
 }
 

@@ -71,18 +71,11 @@ fn compare(phase: &str, group: &Memcg, recorders: &[Recorder], document: &mut Do
         .zip(BACKENDS)
         .map(|(recorder, name)| Recorded::of(&recorder.file, name))
         .collect::<Result<_>>()?;
-    let Recorded { sums: first, missed } = recorded.first().context("there are backends")?;
+    let first = recorded.first().context("there are backends")?;
     document.missed_runs = recorded.iter().map(|recorded| recorded.missed).sum();
-    for (
-        Recorded {
-            sums: other,
-            missed: also,
-        },
-        name,
-    ) in recorded.iter().zip(BACKENDS).skip(1)
-    {
+    for (other, name) in recorded.iter().zip(BACKENDS).skip(1) {
         // Runs that the kernel left out are counted; each of these would have counted a page.
-        let told = signed(missed + also) * page;
+        let told = signed(first.missed + other.missed) * page;
         // While a thread reads BPF maps, which takes long where it is preempted, and in interrupts of a kprobe's program,
         // the kernel runs no kprobe's program on that CPU. Of the others, one may see a thread end that another does not.
         let (missed, ends) = if name == "kprobe" {
@@ -94,12 +87,12 @@ fn compare(phase: &str, group: &Memcg, recorders: &[Recorder], document: &mut Do
         let apart = APART.iter().map(|kind| (kind, ends + told));
         for (kind, tolerance) in pages.chain(apart) {
             let text = format!("{phase}: {kind} by {name}");
-            let (expected, got) = (first.of_kind(*kind), other.of_kind(*kind));
+            let (expected, got) = (first.sums.of_kind(*kind), other.sums.of_kind(*kind));
             let check = Check::bytes(text, expected, got, tolerance);
             document.checks.push(check);
         }
         let text = format!("{phase}: all kernel memory by {name}");
-        let check = Check::bytes(text, first.kernel(), other.kernel(), stock + told);
+        let check = Check::bytes(text, first.sums.kernel(), other.sums.kernel(), stock + told);
         document.checks.push(check);
     }
     let kinds = |(recorded, name): (&Recorded, &str)| -> Vec<(String, i64)> {

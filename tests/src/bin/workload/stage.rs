@@ -176,7 +176,7 @@ impl Stage {
     /// Compares the recording with the kernel's own figures.
     fn check_figures(&mut self, phase: &str, figures: &Figures, sums: &Sums) -> Result<()> {
         let groups = 1 + self.below.len() as u64;
-        let off = signed(stat_is_off_by()? * groups) + self.told_missed;
+        let off = self.stat_is_off_by()?;
         // From 6.16 on a CPU has a stock for each of several groups. kernel: mm/memcontrol.c NR_MEMCG_STOCK
         let stock = signed(STOCK * cpus()? * groups) + self.told_missed;
         // A page that is only in the swap cache is charged, but counts as neither anonymous nor shared any more.
@@ -278,7 +278,7 @@ impl Stage {
         }
         let swap_cache = figures.kinds.get("swap_cache").copied().unwrap_or(0);
         if swap_cache == 0 {
-            let off = signed(stat_is_off_by()? * (1 + self.below.len() as u64)) + self.told_missed;
+            let off = self.stat_is_off_by()?;
             for (name, kind) in [("anon", Kind::Anon), ("file", Kind::File), ("shmem", Kind::Shmem)] {
                 let expected = signed(figures.kinds.get(name).copied().unwrap_or(0));
                 self.check(Check::bytes(
@@ -290,6 +290,12 @@ impl Stage {
             }
         }
         Ok(())
+    }
+
+    /// Bytes by which a figure of memory.stat and the records may differ.
+    fn stat_is_off_by(&self) -> Result<i64> {
+        let groups = 1 + self.below.len() as u64;
+        Ok(signed(stat_is_off_by()? * groups) + self.told_missed)
     }
 
     /// Whether pages are followed here.
