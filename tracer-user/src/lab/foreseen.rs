@@ -199,7 +199,6 @@ mod tests {
             killed: Vec::new(),
             kernel_growth: None,
             resident_growth: None,
-            resident_before: 0,
             guest_charged: true,
             real: false,
             allocated: vec![

@@ -73,7 +73,7 @@ impl Member {
                 .flat_map(|thread| thread.work.iter().map(|work| work.phase))
                 .max()
                 .unwrap_or(0),
-            Program::Real(part) => part.phases,
+            Program::Real(part) => u32::try_from(part.tasks.len()).unwrap_or(u32::MAX),
         }
     }
 
@@ -86,7 +86,7 @@ impl Member {
                 .iter()
                 .filter(|thread| thread.work.iter().any(|work| work.phase == phase))
                 .count(),
-            Program::Real(part) => usize::from(phase <= part.phases),
+            Program::Real(_) => usize::from(phase <= self.last_phase()),
         }
     }
 

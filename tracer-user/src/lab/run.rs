@@ -14,9 +14,8 @@ use super::cleanup;
 use super::compare::{self, compare};
 use super::foreseen::{Foreseen, foreseen};
 use super::output::{self, Document};
-use super::plan::{MIB, Plan};
-use super::real::payload::FIRST_MIB;
-use super::real::{self, Accel, Cache, Qemu, pagemap};
+use super::plan::Plan;
+use super::real::{self, Accel, Cache, Qemu};
 use super::scenario::{self, Scenario, Setting};
 use super::stage::{Outcome, Stage};
 use super::trace::{self, Recorder, TraceError};
@@ -69,8 +68,6 @@ pub struct Played {
     pub kernel_growth: Option<u64>,
     /// Growth of a real QEMU's resident guest RAM by smaps, where nothing was killed.
     pub resident_growth: Option<u64>,
-    /// Of the guest RAM that a real QEMU's payload touched, what was resident before: touching it charged nothing.
-    pub resident_before: u64,
     /// Guest RAM is charged to the container. That in huge pages of hugetlbfs is not, unless the kernel is told to.
     pub guest_charged: bool,
     /// QEMU was a real one: what it allocates for itself is not known.
@@ -144,9 +141,6 @@ fn play(options: &Options, plan: &Plan, hierarchy: &Hierarchy, setting: &Setting
         .transpose()
         .map_err(with_status)?;
     let before = (tree.kernel_memory(), stage.guest_resident());
-    let parts = stage
-        .guest_resident_parts()
-        .context("cannot tell what is resident of guest RAM")?;
     say("playing the scenario");
     let killed = match stage.play()? {
         Outcome::Survived => Vec::new(),
@@ -159,8 +153,6 @@ fn play(options: &Options, plan: &Plan, hierarchy: &Hierarchy, setting: &Setting
     let kernel_growth = growth(before.0, tree.kernel_memory());
     let resident_growth = growth(before.1, stage.guest_resident());
     let allocated = stage.truth().entries();
-    let first = FIRST_MIB * MIB;
-    let touched = first..first + stage.truth().region("guest");
     let played = Played {
         guest_ram: plan.guest_ram,
         limit: plan.limit,
@@ -168,7 +160,6 @@ fn play(options: &Options, plan: &Plan, hierarchy: &Hierarchy, setting: &Setting
         killed,
         kernel_growth,
         resident_growth,
-        resident_before: pagemap::within(&parts, &touched),
         guest_charged: setting.guest_charged(),
         real: options.real.is_some(),
         allocated,

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::io::{self, BufRead, BufReader, Write};
-use std::ops::Range;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -17,7 +16,7 @@ use super::actor::PART;
 use super::cleanup::{self, Stopped};
 use super::plan::{Member, Plan, Program};
 use super::real::serial::Serial;
-use super::real::{pagemap, smaps};
+use super::real::smaps;
 use super::run::Say;
 use super::spawn;
 use super::tree::{Tree, TreeError};
@@ -205,15 +204,6 @@ impl<'a> Stage<'a> {
         Some(smaps::guest_resident(&text, self.plan.guest_ram)).filter(|resident| *resident > 0)
     }
 
-    /// Which parts of a real QEMU's guest RAM are resident, as offsets into it; none where a stand-in plays it.
-    ///
-    /// # Errors
-    /// When the kernel does not tell.
-    pub fn guest_resident_parts(&self) -> io::Result<Vec<Range<u64>>> {
-        self.real_qemu()
-            .map_or_else(|| Ok(Vec::new()), |pid| pagemap::resident(pid, self.plan.guest_ram))
-    }
-
     fn real_qemu(&self) -> Option<u32> {
         let real = |actor: &&Actor| matches!(actor.member.program, Program::Real(_));
         self.actors.iter().find(real).map(|actor| actor.child.id())
@@ -391,7 +381,9 @@ fn cue(actor: &mut Actor, phase: u32) {
     // A process that is gone is noticed while waiting for it.
     let _ = match &actor.member.program {
         Program::StandIn(_) => writeln!(input, "phase {phase}"),
-        Program::Real(part) if phase <= part.phases => input.write_all(b"g"),
-        Program::Real(_) => Ok(()),
+        Program::Real(part) => match part.tasks.get(phase as usize - 1) {
+            Some(task) => input.write_all(task.line().as_bytes()),
+            None => Ok(()),
+        },
     };
 }

@@ -159,16 +159,6 @@ impl Truth {
             })
             .collect()
     }
-
-    /// Bytes of a region, over all processes.
-    #[must_use]
-    pub fn region(&self, region: &str) -> u64 {
-        self.sums
-            .iter()
-            .filter(|(key, _)| key.region == region)
-            .map(|(_, sum)| sum.bytes)
-            .sum()
-    }
 }
 
 #[cfg(test)]
@@ -207,8 +197,6 @@ mod tests {
             .map(|entry| (entry.bytes, entry.exact))
             .collect();
         assert_eq!(entries, [(8, false), (15, true), (3, true)]);
-        assert_eq!(truth.region("overhead"), 11);
-        assert_eq!(truth.region("guest"), 15);
     }
 
     #[test]

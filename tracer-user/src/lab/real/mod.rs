@@ -1,6 +1,5 @@
 //! A real QEMU in the pod, running the lab's own [payload].
 
-pub mod pagemap;
 pub mod payload;
 pub mod serial;
 pub mod smaps;
@@ -58,8 +57,8 @@ pub struct Qemu {
 pub struct Part {
     /// What runs.
     pub program: PathBuf,
-    /// How many phases the payload has work in, from the first on.
-    pub phases: u32,
+    /// What the payload does, one phase after the other.
+    pub tasks: Vec<Task>,
     /// Its guest RAM.
     pub ram: GuestRam,
     /// What it writes is charged as page cache.
@@ -111,7 +110,7 @@ impl Qemu {
     /// # Errors
     /// What the file system says.
     pub fn prepare(folder: &Path) -> io::Result<()> {
-        fs::write(image(folder), payload::image())?;
+        fs::write(rom(folder), payload::rom())?;
         File::create(disk(folder))?.set_len(DISK)
     }
 
@@ -120,19 +119,18 @@ impl Qemu {
     pub fn member(&self, ram: GuestRam, tasks: &[Task], folder: &Path) -> Member {
         Member {
             name: "qemu".to_owned(),
-            argv: self.argv(ram, tasks, folder),
+            argv: self.argv(ram, folder),
             program: Program::Real(Part {
                 program: self.program.clone(),
-                phases: u32::try_from(tasks.len()).unwrap_or(u32::MAX),
+                tasks: tasks.to_vec(),
                 ram,
                 cached: self.cache == Cache::Writeback,
             }),
         }
     }
 
-    /// The command line. The payload runs on one vCPU, and there is no other: a second one's thread that starts late, on a starved
-    /// machine, may clear the signal to start (`KVM_SET_VCPU_EVENTS`), for which the firmware then waits for ever.
-    fn argv(&self, ram: GuestRam, tasks: &[Task], folder: &Path) -> Vec<String> {
+    /// The command line, with one vCPU, which the payload runs on.
+    fn argv(&self, ram: GuestRam, folder: &Path) -> Vec<String> {
         let backend = match ram.backend {
             Backend::Ram => "memory-backend-ram",
             Backend::Memfd => "memory-backend-memfd,share=on",
@@ -150,33 +148,33 @@ impl Qemu {
              -blockdev driver=file,node-name=disk,filename={folder_text}/disk.raw,cache.direct={direct} \
              -device virtio-blk-pci,drive=disk,iothread=iothread1,disable-modern=on \
              -chardev stdio,id=console,signal=off -serial chardev:console \
-             -kernel {folder_text}/payload.bin -append run={}",
+             -bios {}",
             self.program.display(),
             ram.bytes / MIB,
             ram.bytes,
-            program(tasks),
+            rom(folder).display(),
         );
         line.split_whitespace().map(str::to_owned).collect()
     }
 }
 
-fn image(folder: &Path) -> PathBuf {
-    folder.join("payload.bin")
+fn rom(folder: &Path) -> PathBuf {
+    folder.join("payload.rom")
 }
 
 fn disk(folder: &Path) -> PathBuf {
     folder.join("disk.raw")
 }
 
-/// The payload's program: a gate before each task.
-fn program(tasks: &[Task]) -> String {
-    tasks
-        .iter()
-        .map(|task| match task {
-            Task::Touch { until, rate } => format!("gt{},{}", until / MIB, 1000 * MIB / (*rate).max(MIB)),
-            Task::Write { bytes, depth } => format!("gw{},{depth}", bytes / MIB),
-        })
-        .collect()
+impl Task {
+    /// The line that tells the payload to do it.
+    #[must_use]
+    pub fn line(&self) -> String {
+        match self {
+            Self::Touch { until, rate } => format!("t{},{}\n", until / MIB, 1000 * MIB / (*rate).max(MIB)),
+            Self::Write { bytes, depth } => format!("w{},{depth}\n", bytes / MIB),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -184,18 +182,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tasks_become_the_payloads_program() {
-        let tasks = [
-            Task::Touch {
-                until: 224 * MIB,
-                rate: 64 * MIB,
-            },
-            Task::Write {
-                bytes: 96 * MIB,
-                depth: 4,
-            },
-        ];
-        assert_eq!(program(&tasks), "gt224,15gw96,4");
+    fn tasks_are_told_in_the_payloads_words() {
+        let touch = Task::Touch {
+            until: 224 * MIB,
+            rate: 64 * MIB,
+        };
+        let write = Task::Write {
+            bytes: 96 * MIB,
+            depth: 4,
+        };
+        assert_eq!([touch.line(), write.line()], ["t224,15\n", "w96,4\n"]);
     }
 
     #[test]
@@ -209,7 +205,7 @@ mod tests {
             bytes: 64 * MIB,
             backend: Backend::Memfd,
         };
-        let line = qemu.argv(ram, &[], Path::new("/f")).join(" ");
+        let line = qemu.argv(ram, Path::new("/f")).join(" ");
         for part in [
             "-object memory-backend-memfd,id=pc.ram,size=67108864,share=on",
             "memory-backend=pc.ram",

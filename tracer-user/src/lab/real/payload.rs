@@ -10,9 +10,26 @@ unsafe extern "C" {
 /// Guest RAM below this many MiB is the payload's own; touching begins above.
 pub const FIRST_MIB: u64 = 4;
 
-/// The multiboot image.
+/// Size of a ROM that ends at 4 GiB. QEMU: hw/i386/x86.c `x86_bios_rom_init()` takes multiples of this.
+const ROM: usize = 64 << 10;
+/// Where the CPU starts, 16 bytes before the ROM's end. AMD64 Architecture Programmer's Manual, volume 2, 14.1.3.
+const RESET: usize = ROM - 16;
+/// `jmp rel16`, from the reset vector to the ROM's first byte.
+const JUMP: [u8; 3] = {
+    let [low, high] = ((ROM - RESET - 3) as u16).to_le_bytes();
+    [0xe9, low, high]
+};
+
+/// The ROM for `-bios`: the program at its start, and a jump there where the CPU starts.
 #[must_use]
-pub fn image() -> &'static [u8] {
+pub fn rom() -> Vec<u8> {
+    let mut rom = vec![0; ROM];
+    rom[..code().len()].copy_from_slice(code());
+    rom[RESET..RESET + JUMP.len()].copy_from_slice(&JUMP);
+    rom
+}
+
+fn code() -> &'static [u8] {
     let start = &raw const headroom_payload_start;
     let end = &raw const headroom_payload_end;
     // SAFETY: both symbols bound one read-only section of this program, in this order.
@@ -24,21 +41,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_image_begins_with_a_valid_multiboot_header() {
-        let words: Vec<u32> = image()
-            .as_chunks::<4>()
-            .0
-            .iter()
-            .take(8)
-            .map(|word| u32::from_le_bytes(*word))
-            .collect();
-        assert_eq!(words[0], 0x1bad_b002);
-        assert_eq!(words[0].wrapping_add(words[1]).wrapping_add(words[2]), 0);
-        let (load, end, entry) = (words[4], words[5], words[7]);
-        assert_eq!(words[3], load);
-        assert_eq!((end - load) as usize, image().len());
-        assert_eq!(entry, load + 32);
-        // cli: the entry is code.
-        assert_eq!(image()[32], 0xfa);
+    fn the_cpu_starts_with_a_jump_to_the_programs_first_instruction() {
+        let rom = rom();
+        assert_eq!(rom.len(), ROM);
+        assert!(code().len() < RESET);
+        let jump = u16::from_le_bytes([rom[RESET + 1], rom[RESET + 2]]);
+        let next = u16::try_from(RESET + 3).unwrap();
+        assert_eq!((rom[RESET], next.wrapping_add(jump)), (0xe9, 0));
+        // cli, cld
+        assert_eq!(rom[..2], [0xfa, 0xfc]);
     }
 }

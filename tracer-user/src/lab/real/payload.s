@@ -1,22 +1,22 @@
-# The guest: a multiboot program that touches RAM and writes to its disk, as its command line says.
+# The guest: a firmware of its own that touches RAM and writes to its disk, as it is told on its serial line.
 #
-# The command line has `run=` and then a program of one-letter commands:
-#   g       tells "gate" on COM1 and waits there for a byte `g`
+# At first, and whenever it is through with a line, it tells "gate" on COM1 and waits there for the next:
 #   tN,P    touches each page up to N MiB of guest RAM, pausing P ms after each MiB; tells "t MiB" after each
 #   wN,D    writes N MiB to the first virtio-blk device in requests of 1 MiB, D at a time; tells "w MiB" after each
-#   x       ends QEMU, if it has `-device isa-debug-exit,iobase=0xf4,iosize=4`
-# At its end it tells "gate" and halts. Without a disk, `w` tells "no disk" and halts.
+# Without a disk, `w` tells "no disk" and halts.
 #
-# It runs in 32-bit protected mode without paging, interrupts off, on the first vCPU. Its addresses are those that
-# the loader puts it at, whatever the program that carries it is linked at: every one is .LBASE plus a difference of
-# labels. Specifications: multiboot 0.6.96, virtio 1.0 section 4.1.4.8 (legacy interface).
+# It stands in the last 64 KiB below 4 GiB, where the CPU starts, and runs there, in 32-bit protected mode without paging,
+# interrupts off, on the first vCPU. Nothing runs before it: a BIOS takes interrupts in real mode, which nested SVM on an
+# emulated CPU now and then does not survive. Its addresses are those there, whatever the program that carries it is
+# linked at: every one is .LBASE plus a difference of labels. Specifications: AMD64 Architecture Programmer's Manual,
+# volume 2, 14.1 (processor state at reset); virtio 1.0 section 4.1.4.8 (legacy interface).
 
     .section .rodata.headroom_payload,"a",@progbits
     .balign 16
     .globl headroom_payload_start
 headroom_payload_start:
 .Lhp_start:
-    .set .LBASE, 0x100000
+    .set .LBASE, 0xffff0000
     .set .LSTACK, 0x80000
     # Memory that is used besides: all below 4 MiB, where touching begins.
     .set .LQUEUE, 0x200000
@@ -33,79 +33,65 @@ headroom_payload_start:
     .set .LISSUED, 0x230018
     .set .LGOAL, 0x23001c
     .set .LNUMBER, 0x230020
+    .set .LLINE, 0x231000
+    # I/O ports for the disk, which no BIOS gave any.
+    .set .LDISK_PORTS, 0xc000
 
-    .code32
-.Lhp_header:
-    .long 0x1badb002
-    .long 0x00010000
-    .long -0x1baeb002
-    .long .LBASE + (.Lhp_header - .Lhp_start)
-    .long .LBASE
-    .long .LBASE + (.Lhp_end - .Lhp_start)
-    .long .LBASE + (.Lhp_end - .Lhp_start)
-    .long .LBASE + (.Lhp_entry - .Lhp_start)
-
-.Lhp_entry:
+    .code16
+# The CPU starts at the end of the 64 KiB, with %cs at their start, and jumps here.
+.Lhp_reset:
     cli
     cld
+    lgdtl %cs:(.Lhp_gdt_pointer - .Lhp_start)
+    movl $0x11, %eax                    # protected mode, caches on
+    movl %eax, %cr0
+    ljmpl $8, $(.LBASE + (.Lhp_entry - .Lhp_start))
+
+    .balign 8
+# Flat code at 8, flat data at 16.
+.Lhp_gdt:
+    .quad 0
+    .quad 0x00cf9b000000ffff
+    .quad 0x00cf93000000ffff
+.Lhp_gdt_pointer:
+    .word .Lhp_gdt_pointer - .Lhp_gdt - 1
+    .long .LBASE + (.Lhp_gdt - .Lhp_start)
+
+    .code32
+.Lhp_entry:
+    movw $16, %ax
+    movw %ax, %ds
+    movw %ax, %es
+    movw %ax, %ss
     movl $.LSTACK, %esp
-    movl 16(%ebx), %esi
     movl $4, .LTOUCHED
     movl $0, .LWRITTEN
     movl $0, .LPORT
     movl $0, .LISSUED
     call .Lhp_serial_init
-.Lhp_find:
-    cmpb $0, (%esi)
-    je .Lhp_finish
-    cmpl $0x3d6e7572, (%esi)            # "run="
-    je .Lhp_found
-    incl %esi
-    jmp .Lhp_find
-.Lhp_found:
-    addl $4, %esi
 
-# The next command of the program; %esi is kept at it throughout.
+# The next line; %esi is kept at it throughout.
 .Lhp_next:
+    movl $(.LBASE + (.Lhp_say_gate - .Lhp_start)), %ebx
+    call .Lhp_say
+    movl $.LLINE, %edi
+.Lhp_hear:
+    call .Lhp_get
+    movb %al, (%edi)
+    incl %edi
+    cmpb $'\n', %al
+    jne .Lhp_hear
+    movl $.LLINE, %esi
     lodsb
-    cmpb $'g', %al
-    je .Lhp_gate
     cmpb $'t', %al
     je .Lhp_touch
     cmpb $'w', %al
     je .Lhp_write
-    cmpb $'x', %al
-    je .Lhp_exit
-.Lhp_finish:
-    movl $(.LBASE + (.Lhp_say_gate - .Lhp_start)), %ebx
-    call .Lhp_say
+    jmp .Lhp_next
+
 .Lhp_halt:
     hlt
     jmp .Lhp_halt
-
-.Lhp_exit:
-    movw $0xf4, %dx
-    xorl %eax, %eax
-    outb %al, %dx
-    jmp .Lhp_halt
-
-.Lhp_gate:
-    movl $(.LBASE + (.Lhp_say_gate - .Lhp_start)), %ebx
-    call .Lhp_say
-.Lhp_wait:
-    movw $0x3fd, %dx
-    inb %dx, %al
-    testb $1, %al
-    jnz .Lhp_byte
-    movl $1, %eax
-    call .Lhp_delay
-    jmp .Lhp_wait
-.Lhp_byte:
-    movw $0x3f8, %dx
-    inb %dx, %al
-    cmpb $'g', %al
-    jne .Lhp_wait
-    jmp .Lhp_next
 
 .Lhp_touch:
     call .Lhp_read_number
@@ -258,14 +244,15 @@ headroom_payload_start:
     call .Lhp_say
     jmp .Lhp_halt
 .Lhp_disk_found:
+    leal 0x10(%ebx), %eax
+    call .Lhp_pci_read
+    movl $.LDISK_PORTS, %eax
+    movl %eax, .LPORT
+    outl %eax, %dx
     leal 4(%ebx), %eax
     call .Lhp_pci_read
     orl $5, %eax                        # I/O space, bus master
     outl %eax, %dx
-    leal 0x10(%ebx), %eax
-    call .Lhp_pci_read
-    andl $~3, %eax
-    movl %eax, .LPORT
     ret
 
 # Reads the configuration register at %eax into %eax; %dx is its data port then.
@@ -386,6 +373,20 @@ headroom_payload_start:
     movw $0x3fb, %dx
     movb $3, %al
     outb %al, %dx                       # 8n1
+    ret
+
+# Waits for a byte, in %al.
+.Lhp_get:
+    movw $0x3fd, %dx
+    inb %dx, %al
+    testb $1, %al
+    jnz .Lhp_got
+    movl $1, %eax
+    call .Lhp_delay
+    jmp .Lhp_get
+.Lhp_got:
+    movw $0x3f8, %dx
+    inb %dx, %al
     ret
 
 # Tells %al.

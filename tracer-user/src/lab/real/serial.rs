@@ -107,7 +107,7 @@ mod tests {
     fn serial(cached: bool) -> Serial {
         Serial::new(Part {
             program: "/q".into(),
-            phases: 2,
+            tasks: Vec::new(),
             ram: GuestRam {
                 bytes: 64 * MIB,
                 backend: Backend::Memfd,

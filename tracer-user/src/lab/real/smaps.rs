@@ -19,18 +19,6 @@ pub fn guest_resident(smaps: &str, guest_ram: u64) -> u64 {
     resident
 }
 
-/// Where the first mapping is whose size is exactly that of guest RAM, from the text of maps or smaps.
-#[must_use]
-pub fn guest_mapping(maps: &str, guest_ram: u64) -> Option<u64> {
-    maps.lines().find_map(|line| {
-        let mut words = line.split_whitespace();
-        let range = words.next()?;
-        let ours = range_size(range)? == guest_ram && words.next()?.starts_with("rw");
-        let (start, _) = range.split_once('-')?;
-        ours.then(|| u64::from_str_radix(start, 16).ok())?
-    })
-}
-
 fn range_size(word: &str) -> Option<u64> {
     let (start, end) = word.split_once('-')?;
     let parse = |text| u64::from_str_radix(text, 16).ok();
@@ -49,7 +37,5 @@ mod tests {
                      7f0001000000-7f0001400000 rw-s 00000000 00:01 5 /memfd:memory-backend-memfd (deleted)\nRss: 8 kB\n";
         assert_eq!(guest_resident(smaps, 4 << 20), 2056 << 10);
         assert_eq!(guest_resident(smaps, 8 << 20), 0);
-        assert_eq!(guest_mapping(smaps, 4 << 20), Some(0x7f00_0000_0000));
-        assert_eq!(guest_mapping(smaps, 8 << 20), None);
     }
 }
