@@ -81,8 +81,33 @@ pub fn compare(played: &Played, report: &Value, cpus: u64) -> Vec<Check> {
     checks.extend(page_kinds(played, &view));
     checks.extend(kernel_kinds(played, &view));
     checks.extend(regions(played, &view));
+    checks.extend(held(played, pod, cpus));
     checks.push(unexplained(pod, cpus));
     checks
+}
+
+/// What the pages in the ledger add up to, where they were followed: what memory.stat has more than before, less guest RAM.
+fn held(played: &Played, pod: &Value, cpus: u64) -> Option<Check> {
+    // A real QEMU gives back pages of its own that it had before.
+    let growth = played.user_growth.filter(|_| !played.real)?;
+    let kinds = pod["live"]["kinds"].as_object()?;
+    let guest = if played.guest_charged {
+        played.touched("guest", &PAGE_KINDS)
+    } else {
+        0
+    };
+    let expected = growth - i64::try_from(guest).unwrap_or(i64::MAX);
+    let got: i64 = ["anon", "file", "shmem"]
+        .iter()
+        .filter_map(|kind| kinds.get(*kind))
+        .map(number)
+        .sum();
+    Some(Check::new(
+        "overhead held, by memory.stat",
+        SignedBytes(expected).to_string(),
+        format!("{} ({} B off)", SignedBytes(got), got - expected),
+        got.abs_diff(expected) <= cpus * played.user_growth_off_by,
+    ))
 }
 
 /// The parts of a pod's report that several checks look at.
@@ -363,6 +388,8 @@ mod tests {
             killed: vec!["virtqemud".to_owned(), "qemu".to_owned()],
             kernel_growth: None,
             resident_growth: None,
+            user_growth: None,
+            user_growth_off_by: 0,
             guest_charged: true,
             real: false,
             allocated: vec![
@@ -496,6 +523,28 @@ mod tests {
         assert_eq!(failed(0, 0), Vec::<String>::new());
         assert_eq!(failed(200 * MIB, 0), ["guest RAM charged"]);
         assert_eq!(failed(0, 256 * MIB), ["guest RAM size"]);
+    }
+
+    #[test]
+    fn what_is_held_must_be_what_memory_stat_shows_to_the_byte() {
+        let agreed = |live: Value, off_by| {
+            let mut report = report();
+            report["pods"][0]["live"] = live;
+            let played = Played {
+                user_growth: Some(300 * (MIB.cast_signed()) + 4096),
+                user_growth_off_by: off_by,
+                ..played()
+            };
+            let checks = compare(&played, &report, 2).into_iter();
+            let check = checks.filter(|check| check.name == "overhead held, by memory.stat");
+            check.map(|check| check.ok).next()
+        };
+        let held = |bytes: u64| json!({"kinds": {"anon": 99 * MIB, "file": MIB, "kmem": MIB, "shmem": bytes}});
+        assert_eq!(agreed(json!(null), 0), None);
+        assert_eq!(agreed(held(4096), 0), Some(true));
+        assert_eq!(agreed(held(8192), 0), Some(false));
+        assert_eq!(agreed(held(0), 2048), Some(true));
+        assert_eq!(agreed(held(8193), 2047), Some(false));
     }
 
     #[test]

@@ -199,6 +199,8 @@ mod tests {
             killed: Vec::new(),
             kernel_growth: None,
             resident_growth: None,
+            user_growth: None,
+            user_growth_off_by: 0,
             guest_charged: true,
             real: false,
             allocated: vec![

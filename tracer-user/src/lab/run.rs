@@ -66,6 +66,10 @@ pub struct Played {
     pub killed: Vec<String>,
     /// Growth of the container's kernel memory by the kernel's own count, where nothing was killed.
     pub kernel_growth: Option<u64>,
+    /// Growth of the container's anonymous memory and page cache by the kernel's own count, where nothing was killed.
+    pub user_growth: Option<i64>,
+    /// Bytes per CPU by which that count may be off.
+    pub user_growth_off_by: u64,
     /// Growth of a real QEMU's resident guest RAM by smaps, where nothing was killed.
     pub resident_growth: Option<u64>,
     /// Guest RAM is charged to the container. That in huge pages of hugetlbfs is not, unless the kernel is told to.
@@ -140,7 +144,7 @@ fn play(options: &Options, plan: &Plan, hierarchy: &Hierarchy, setting: &Setting
         .map(|backend| Recorder::start(&tree.relative(), &file, backend, options.stacks))
         .transpose()
         .map_err(with_status)?;
-    let before = (tree.kernel_memory(), stage.guest_resident());
+    let before = (tree.kernel_memory(), stage.guest_resident(), tree.user_memory());
     say("playing the scenario");
     let killed = match stage.play()? {
         Outcome::Survived => Vec::new(),
@@ -152,6 +156,7 @@ fn play(options: &Options, plan: &Plan, hierarchy: &Hierarchy, setting: &Setting
     };
     let kernel_growth = growth(before.0, tree.kernel_memory());
     let resident_growth = growth(before.1, stage.guest_resident());
+    let user_growth = before.2.zip(tree.user_memory()).filter(|_| killed.is_empty());
     let allocated = stage.truth().entries();
     let played = Played {
         guest_ram: plan.guest_ram,
@@ -160,6 +165,8 @@ fn play(options: &Options, plan: &Plan, hierarchy: &Hierarchy, setting: &Setting
         killed,
         kernel_growth,
         resident_growth,
+        user_growth_off_by: Tree::user_memory_off_by(),
+        user_growth: user_growth.map(|(before, after)| after.cast_signed() - before.cast_signed()),
         guest_charged: setting.guest_charged(),
         real: options.real.is_some(),
         allocated,

@@ -253,6 +253,27 @@ impl Tree {
         }
     }
 
+    /// Anonymous memory and page cache, shmem included, charged to the container, bytes; `None` where the kernel does not say.
+    #[must_use]
+    pub fn user_memory(&self) -> Option<u64> {
+        let text = fs::read_to_string(self.scope.join("memory.stat")).ok()?;
+        let [anon, cache] = match self.hierarchy.version {
+            Version::V1 => ["rss", "cache"],
+            Version::V2 => ["anon", "file"],
+        };
+        Some(keyed(&text, anon)? + keyed(&text, cache)?)
+    }
+
+    /// Bytes by which [`Self::user_memory`] may be off on a CPU, however long one waits.
+    ///
+    /// kernel: mm/memcontrol.c `__mod_memcg_state()`: up to 5.12 each figure leaves up to MEMCG_CHARGE_BATCH (32) pages per CPU
+    /// out; since 5.13 (rstat) none is left out. No file tells which; the one that is looked for came with 5.14.
+    #[must_use]
+    pub fn user_memory_off_by() -> u64 {
+        let exact = Path::new("/proc/sys/vm/percpu_pagelist_high_fraction").exists();
+        if exact { 0 } else { 2 * 32 * 4096 }
+    }
+
     /// How many processes the kernel has OOM-killed in the container.
     #[must_use]
     pub fn oom_kills(&self) -> u64 {
