@@ -58,6 +58,21 @@ impl Scenario {
         &self.document["report"]
     }
 
+    /// Whether there is a comparison of this name.
+    #[must_use]
+    pub fn compares(&self, name: &str) -> bool {
+        let mut checks = self.document["checks"].as_array().into_iter().flatten();
+        checks.any(|check| check["name"] == name)
+    }
+
+    /// Whether the kernel killed anybody.
+    #[must_use]
+    pub fn was_killed(&self) -> bool {
+        self.document["truth"]["killed"]
+            .as_array()
+            .is_some_and(|killed| !killed.is_empty())
+    }
+
     /// Fails, with a table of what differs, unless the report agrees with the truth.
     ///
     /// # Errors

@@ -80,6 +80,8 @@ fn stand_ins_are_traced_by_function_probes_beside_a_kernel_and_an_init_alone() -
             .or_else(|| backends["place_anon"].as_str());
         let by = charge.with_context(|| format!("no probe counts user pages: {backends}"))?;
         assert!(by.starts_with("fentry") || by.starts_with("fexit"), "{backends}");
+        let held = scenario.compares("overhead held, by memory.stat");
+        assert_eq!(held, !scenario.was_killed(), "{backends}");
     }
     explained(&run, 3)
 }

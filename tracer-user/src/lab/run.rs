@@ -80,6 +80,26 @@ pub struct Played {
     pub allocated: Vec<Entry>,
 }
 
+impl Played {
+    /// What the kernel killed, in words.
+    pub(super) fn killed_words(&self) -> String {
+        if self.killed.is_empty() {
+            "nothing".to_owned()
+        } else {
+            self.killed.join(", ")
+        }
+    }
+
+    /// Bytes of a region and of these kinds that the actors touched.
+    pub(super) fn touched(&self, region: &str, kinds: &[&str]) -> u64 {
+        self.allocated
+            .iter()
+            .filter(|entry| entry.key.region == region && kinds.contains(&entry.key.kind.as_str()))
+            .map(|entry| entry.bytes)
+            .sum()
+    }
+}
+
 /// Who is told what the lab is doing.
 pub type Say<'a> = &'a dyn Fn(&str);
 
