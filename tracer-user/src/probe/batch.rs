@@ -13,10 +13,9 @@ use aya::maps::{HashMap, Map, MapError};
 use aya::sys::SyscallError;
 use aya::{Ebpf, Pod};
 
+use super::sys;
 use super::tracer::{ProbeError, failed};
 
-/// kernel: include/uapi/linux/bpf.h enum bpf_cmd (5.6 to 7.3)
-const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
 /// Elements read at a time, as long as no bucket has more.
 const BATCH: usize = 1024;
 
@@ -93,23 +92,15 @@ impl<K: Pod, V: Pod> Batches<K, V> {
             };
             // SAFETY: the kernel reads the attributes, which are as it knows them, and `place`; it writes `next`, and at most
             // `size` keys and values of the sizes that were checked into room for as many.
-            let status = unsafe {
-                libc::syscall(
-                    libc::SYS_bpf,
-                    BPF_MAP_LOOKUP_BATCH,
-                    &raw mut attributes,
-                    size_of::<Attributes>(),
-                )
-            };
-            let error = (status != 0).then(io::Error::last_os_error);
-            match error.as_ref().and_then(io::Error::raw_os_error) {
+            let read = unsafe { sys::bpf(sys::MAP_LOOKUP_BATCH, &mut attributes) };
+            match read.as_ref().err().and_then(io::Error::raw_os_error) {
                 None | Some(libc::ENOENT) => {}
                 // A bucket has more elements than there is room for.
                 Some(libc::ENOSPC) => {
                     size = size.saturating_mul(2);
                     continue;
                 }
-                Some(_) => return Err(error.unwrap_or_else(io::Error::last_os_error)),
+                Some(error) => return Err(io::Error::from_raw_os_error(error)),
             }
             let count = (attributes.count as usize).min(size);
             // SAFETY: the kernel wrote so many keys, within the room that there is, and any bytes are one.
@@ -117,7 +108,7 @@ impl<K: Pod, V: Pod> Batches<K, V> {
             // SAFETY: as many values.
             unsafe { values.set_len(count) };
             elements.extend(keys.drain(..).zip(values.drain(..)));
-            if error.is_some() {
+            if read.is_err() {
                 return Ok(elements);
             }
             place = Some(next);

@@ -10,12 +10,14 @@ mod drift_tests;
 mod fallback;
 mod kernel_table;
 mod live;
+mod missed;
 mod plan;
 mod preemption;
 mod record;
 mod singles;
 #[cfg(test)]
 mod synthetic;
+mod sys;
 mod table;
 mod tracer;
 mod watches;

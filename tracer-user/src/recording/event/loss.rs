@@ -16,8 +16,8 @@ pub struct Loss {
     pub events_dropped: u64,
     /// Pages of page cache whose file is not known.
     pub files_full: u64,
-    /// Times that a program did not run because it was running already on that CPU (an interrupt in the middle of it),
-    /// or that a kprobe's call ended unseen: what would have been counted is in no account.
+    /// Times that a program did not run because it (as a kprobe: any) was running already on that CPU (an interrupt in its
+    /// middle), or that a kprobe's call ended unseen: what would have been counted is in no account.
     #[serde(default)]
     pub missed_runs: u64,
     /// Stacks that found no room in their ring buffer: their bytes went to the next stack of the account.
