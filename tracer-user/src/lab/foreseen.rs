@@ -193,21 +193,14 @@ mod tests {
             last_t: 9 * SECOND,
         };
         Played {
-            guest_ram: 0,
             limit: 100,
-            expect: None,
-            killed: Vec::new(),
-            kernel_growth: None,
-            resident_growth: None,
-            user_growth: None,
-            user_growth_off_by: 0,
             guest_charged: true,
-            real: false,
             allocated: vec![
                 entry("qemu", Role::BlockWorker, 80 * MIB, 2 * SECOND),
                 entry("qemu", Role::IoThread("iothread1".to_owned()), iothread, 2 * SECOND),
                 entry("passt", Role::Helper("passt".to_owned()), 10 * MIB, SECOND),
             ],
+            ..Played::default()
         }
     }
 

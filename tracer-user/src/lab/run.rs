@@ -54,7 +54,7 @@ pub struct Options {
 }
 
 /// What the lab itself knows about a run.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Played {
     /// Size of guest RAM.
     pub guest_ram: u64,

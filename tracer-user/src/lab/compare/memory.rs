@@ -85,14 +85,19 @@ pub(super) fn kernel_kinds(played: &Played, view: &View) -> Vec<Check> {
     checks
 }
 
-/// Guest RAM: all of it found, none of it taken for overhead.
-pub(super) fn regions(played: &Played, view: &View) -> Vec<Check> {
-    let unknown = number(&view.pod["region_unknown"]).unsigned_abs();
-    let guest = if played.guest_charged {
+/// What touching guest RAM charged.
+fn guest(played: &Played) -> u64 {
+    if played.guest_charged {
         played.touched("guest", &PAGE_KINDS)
     } else {
         0
-    };
+    }
+}
+
+/// Guest RAM: all of it found, none of it taken for overhead.
+pub(super) fn regions(played: &Played, view: &View) -> Vec<Check> {
+    let unknown = number(&view.pod["region_unknown"]).unsigned_abs();
+    let guest = guest(played);
     let charged = view.guest_charged();
     let difference = i64::try_from(guest).unwrap_or(i64::MAX).abs_diff(charged);
     let mistaken = view.total(&["anon", "shmem"])
@@ -143,11 +148,7 @@ pub(super) fn held(played: &Played, pod: &Value, cpus: u64) -> Option<Check> {
     // A real QEMU gives back pages of its own that it had before.
     let growth = played.user_growth.filter(|_| !played.real)?;
     let kinds = pod["live"]["kinds"].as_object()?;
-    let guest = if played.guest_charged {
-        played.touched("guest", &PAGE_KINDS)
-    } else {
-        0
-    };
+    let guest = guest(played);
     let expected = growth - i64::try_from(guest).unwrap_or(i64::MAX);
     let got: i64 = ["anon", "file", "shmem"]
         .iter()

@@ -33,17 +33,13 @@ fn played() -> Played {
             invokers: vec![Role::Vcpu(0), Role::Vcpu(1)],
         }),
         killed: vec!["virtqemud".to_owned(), "qemu".to_owned()],
-        kernel_growth: None,
-        resident_growth: None,
-        user_growth: None,
-        user_growth_off_by: 0,
         guest_charged: true,
-        real: false,
         allocated: vec![
             entry("passt", passt(), "anon", "overhead", 100, true),
             entry("passt", passt(), "kmem", "overhead", 20, false),
             entry("qemu", Role::Vcpu(0), "anon", "guest", 200, true),
         ],
+        ..Played::default()
     }
 }
 
