@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd, RawFd};
 
 use aya::programs::kprobe::KProbeLink;
 use aya::programs::links::FdLink;
-use aya::programs::{Program, ProgramError};
+use aya::programs::{ProbeKind, Program, ProgramError};
 
 use super::missed;
 
@@ -19,7 +19,7 @@ pub(super) enum Link {
 pub(super) struct Attached {
     _link: Link,
     program: OwnedFd,
-    /// Of the link that attaches a kprobe.
+    /// Of the link that attaches a kprobe, where the kernel makes one.
     kprobe: Option<RawFd>,
     /// Nothing else does what this program is kept from.
     pub(super) misses_matter: bool,
@@ -31,14 +31,15 @@ impl Attached {
     /// # Errors
     /// When there are no descriptors left.
     pub(super) fn new(program: &Program, link: Link) -> Result<Self, ProgramError> {
-        let program = program.fd()?.as_fd().try_clone_to_owned()?;
-        let kprobe = match &link {
-            Link::Fd(_) => None,
-            Link::Kprobe(_) => missed::link_of(program.as_fd()),
+        let fd = program.fd()?.as_fd().try_clone_to_owned()?;
+        // A kretprobe has a kprobe beside it, which is left out with it, and the programs count returns that are not seen.
+        let kprobe = match program {
+            Program::KProbe(program) if matches!(program.kind(), ProbeKind::Entry) => missed::link_of(fd.as_fd()),
+            _ => None,
         };
         Ok(Self {
             _link: link,
-            program,
+            program: fd,
             kprobe,
             misses_matter: true,
         })

@@ -13,19 +13,24 @@ pub(super) fn by_the_program(program: BorrowedFd<'_>) -> u64 {
     fdinfo(program.as_raw_fd()).map_or(0, |info| value(&info, "recursion_misses").unwrap_or(0))
 }
 
-/// The descriptor of the link that attaches a kprobe, among this process's own; `None` where the kernel makes none.
+/// The descriptor of the link that attaches a kprobe, among this process's own; `None` where the kernel makes none. It has just
+/// been made, and is looked for among the latest first.
 ///
 /// kernel: kernel/bpf/syscall.c `bpf_link_show_fdinfo()` (5.8 and later), of kprobes from 5.15 on
 pub(super) fn link_of(program: BorrowedFd<'_>) -> Option<RawFd> {
     let id = value(&fdinfo(program.as_raw_fd())?, "prog_id")?;
     let numbers = read_dir("/proc/self/fdinfo").ok()?.flatten();
-    let mut descriptors = numbers.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    descriptors.find(|descriptor| fdinfo(*descriptor).is_some_and(|info| attaches(&info, id)))
+    let mut descriptors: Vec<RawFd> = numbers
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect();
+    descriptors.sort_unstable_by(|one, other| other.cmp(one));
+    descriptors
+        .into_iter()
+        .find(|descriptor| fdinfo(*descriptor).is_some_and(|info| attaches(&info, id)))
 }
 
 /// Times that a kprobe was left out before its program could tell: any other was being handled on that CPU. 0 where the
-/// kernel does not tell, and for a kretprobe: each has a kprobe beside it that is left out with it, and the programs themselves
-/// count returns that are not seen.
+/// kernel does not tell.
 ///
 /// kernel: kernel/kprobes.c `kprobes_inc_nmissed_count()`, told by `bpf_perf_link_fill_kprobe()` (6.7 and later)
 pub(super) fn by_the_kprobe(link: RawFd) -> u64 {
