@@ -3,27 +3,14 @@
 use std::path::{Component, Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 
 use super::program;
 use crate::process::capture;
 use crate::setup::qemu::emulator;
 
-/// What `-machine pc` with `-kernel` loads: the BIOS, and option ROMs that not every QEMU has all of.
-const FIRMWARE: [(&str, Need); 6] = [
-    ("bios-256k.bin", Need::Always),
-    ("kvmvapic.bin", Need::Always),
-    ("linuxboot_dma.bin", Need::Always),
-    ("multiboot.bin", Need::Always),
-    ("multiboot_dma.bin", Need::WhereKnown),
-    ("pvh.bin", Need::WhereKnown),
-];
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Need {
-    Always,
-    WhereKnown,
-}
+/// What `-machine pc` loads: a BIOS, where it is given none (the lab's guest is its own), and an option ROM.
+const FIRMWARE: [&str; 2] = ["bios-256k.bin", "kvmvapic.bin"];
 
 /// Modules that lie outside QEMU's program where it was built modular: `-accel tcg` is one.
 const MODULES: [&str; 2] = ["accel-tcg-x86_64.so", "accel-qtest-x86_64.so"];
@@ -40,16 +27,14 @@ pub fn files() -> Result<Vec<PathBuf>> {
         .lines()
         .map(|line| without_parents(Path::new(line.trim())))
         .collect();
-    for (name, need) in FIRMWARE {
-        match folders
+    for name in FIRMWARE {
+        let file = folders
             .iter()
             .map(|folder| folder.join(name))
-            .find(|file| file.is_file())
-        {
-            Some(file) => files.push(file),
-            None if need == Need::WhereKnown => {}
-            None => bail!("QEMU's firmware {name} is not installed: `apt-get install qemu-system-data seabios`"),
-        }
+            .find(|file| file.is_file());
+        files.push(file.with_context(|| {
+            format!("QEMU's firmware {name} is not installed: `apt-get install qemu-system-data seabios`")
+        })?);
     }
     let modules = qemu
         .parent()
