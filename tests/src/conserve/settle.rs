@@ -48,6 +48,17 @@ pub fn settle(group: &Memcg, below: &[&Memcg]) -> Result<Figures> {
     Ok(figures)
 }
 
+/// Whether a group's figures are still these, all that CPUs counted by themselves included.
+///
+/// # Errors
+/// When they cannot be read.
+pub fn is_still(figures: &Figures, group: &Memcg, below: &[&Memcg]) -> Result<bool> {
+    if !flush(group)? {
+        sleep(QUIET);
+    }
+    Ok(Figures::read(group, below)? == *figures)
+}
+
 /// Has every CPU put the pages on their lists that it keeps aside: each holds a reference, and a page that is referenced
 /// is not given back.
 ///

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 use headroom::recording::State;
 use headroom::recording::event::{Body, Event};
 use headroom_tests::conserve::apart::told_apart;
-use headroom_tests::conserve::settle::{cpus, settle, stat_is_off_by};
+use headroom_tests::conserve::settle::{cpus, is_still, settle, stat_is_off_by};
 use headroom_tests::conserve::{Check, Document, Figures, Phase, Sums};
 use headroom_tests::recording::{charge_sums, events, footer, footer_sums, mark, missed_runs};
 use headroom_tests::{Memcg, Recorder, Run, Worker};
@@ -135,8 +135,9 @@ impl Stage {
             let figures = settle(&self.group, &below)?;
             mark(phase, 1)?;
             let events = self.events()?;
-            // What the kernel gave back meanwhile would be in one of them only.
-            if Figures::read(&self.group, &below)? == figures {
+            // What the kernel gave back meanwhile, as the address space of a process that a CPU still had loaded when it
+            // ended, would be in one of them only.
+            if is_still(&figures, &self.group, &below)? {
                 break (figures, events);
             }
         };
