@@ -72,6 +72,23 @@ impl Check {
         }
     }
 
+    /// Compares with what somebody says to hold, who holds up to `spare` bytes more; both may be off by `tolerance`.
+    #[must_use]
+    pub fn told(name: String, told: i64, spare: i64, got: i64, tolerance: i64) -> Self {
+        let least = told - tolerance;
+        let most = told + spare + tolerance;
+        Self {
+            expected: if tolerance == 0 {
+                format!("{told} and up to {spare} of its own")
+            } else {
+                format!("{told} and up to {spare} of its own, within {tolerance}")
+            },
+            got: format!("{got} ({:+})", got - told),
+            ok: (least..=most).contains(&got),
+            name,
+        }
+    }
+
     /// Compares to a least.
     #[must_use]
     pub fn at_least(name: String, least: u64, got: u64) -> Self {

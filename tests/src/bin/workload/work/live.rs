@@ -86,12 +86,8 @@ impl Workload for Live {
             ensure!(!threads.is_empty(), "no thread {name} was charged");
             let held = signed(held_by(&events, &threads, *kind));
             let bytes = i64::try_from(*bytes)?;
-            stage.check(Check {
-                name: format!("{phase}: {kind} held by {name}"),
-                expected: format!("{bytes} and up to {THREAD} of its own"),
-                got: format!("{held} ({:+})", held - bytes),
-                ok: (bytes..=bytes + THREAD).contains(&held),
-            });
+            let name = format!("{phase}: {kind} held by {name}");
+            stage.check(Check::told(name, bytes, THREAD, held, stage.told_missed));
         }
         Ok(())
     }
