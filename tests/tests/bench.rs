@@ -9,8 +9,8 @@ use xtask::bench::{guest, table};
 const LIMITS: [(&str, &str, &str, f64); 6] = [
     ("unwatched", "anon", "fault", 195.0),
     ("unwatched", "anon", "free", 65.0),
-    ("watched", "anon", "fault", 895.0),
-    ("watched", "anon", "free", 740.0),
+    ("ledger", "anon", "fault", 895.0),
+    ("ledger", "anon", "free", 740.0),
     ("guest", "anon", "fault", 980.0),
     ("guest", "anon", "free", 1205.0),
 ];

@@ -37,6 +37,9 @@ pub struct ProbeState {
     pub probe: &'static Probe,
     /// What became of it.
     pub outcome: Outcome,
+    /// How many programs are attached for it: a second one to a function whose first can be kept from its work, a kretprobe
+    /// beside a kprobe.
+    pub programs: usize,
 }
 
 impl ProbeState {
@@ -95,6 +98,7 @@ impl Attacher<'_> {
         let mut attached = Vec::new();
         let mut states = Vec::new();
         for probe in PROBES.iter().filter(|probe| probe.group == group) {
+            let before = attached.len();
             let outcome = match (self.probe(probe), probe.need) {
                 (Ok((more, outcome)), _) => {
                     attached.extend(more);
@@ -108,7 +112,11 @@ impl Attacher<'_> {
                 }
                 (Err(reason), Need::Optional(lost)) => Outcome::Missing(format!("{reason}: {lost}")),
             };
-            states.push(ProbeState { probe, outcome });
+            states.push(ProbeState {
+                probe,
+                outcome,
+                programs: attached.len() - before,
+            });
         }
         Ok((attached, states))
     }

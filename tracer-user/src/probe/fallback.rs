@@ -180,6 +180,7 @@ mod tests {
         let state = |outcome| ProbeState {
             probe: &PROBES[0],
             outcome,
+            programs: 1,
         };
         let mut states = [state(Outcome::Missing("gone".to_owned())), state(attached(&["own"]))];
         passed_over(&mut states, vec!["function probes: EPERM".to_owned()]);

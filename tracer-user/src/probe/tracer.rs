@@ -129,7 +129,6 @@ pub struct Tracer {
     states: Vec<ProbeState>,
     backend: Backend,
     samples_stacks: bool,
-    again: bool,
     pub(super) ring: RingBuf<MapData>,
     pub(super) stacks: RingBuf<MapData>,
     pub(super) accounts: HashMap<MapData, AccountKey, AccountTotals>,
@@ -260,7 +259,6 @@ impl Tracer {
             attached,
             missed: 0,
             backend: backend.unwrap_or(Backend::Tracepoint),
-            again,
             states,
             samples_stacks: false,
             ring: take(&mut ebpf, "RECORDS")?,
@@ -286,13 +284,6 @@ impl Tracer {
     #[must_use]
     pub const fn samples_stacks(&self) -> bool {
         self.samples_stacks
-    }
-
-    /// Whether each function that is probed by a BPF trampoline runs a second program, since threads can be preempted
-    /// in the first.
-    #[must_use]
-    pub const fn runs_twice(&self) -> bool {
-        self.again
     }
 
     /// Whether pages of overhead are followed, so that it is known what accounts hold.

@@ -52,8 +52,8 @@ impl Figure {
 pub struct Figures {
     /// The exact kernel.
     pub kernel: String,
-    /// How many programs each function runs per hook: two where the kernel can be preempted.
-    pub programs: u32,
+    /// How many hooks have a program of headroom's, and how many of them have two.
+    pub hooks: (usize, usize),
     /// All figures.
     pub figures: Vec<Figure>,
     /// What could not be measured, and why.

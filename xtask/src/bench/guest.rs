@@ -14,7 +14,7 @@ use crate::{paths, setup};
 pub const LOADS: [&str; 8] = ["anon", "thp", "shmem", "file", "small-files", "tcp", "sockets", "fork"];
 
 /// What runs beside the work, headroom's own.
-pub const SETUPS: [&str; 6] = ["none", "empty", "unwatched", "watched", "guest", "stacks"];
+pub const SETUPS: [&str; 7] = ["none", "empty", "unwatched", "guest", "watched", "ledger", "stacks"];
 
 /// The same by others.
 const PEERS: [&str; 5] = ["c-unwatched", "c", "bpftrace-unwatched", "bpftrace", "bpftrace-stacks"];

@@ -94,8 +94,9 @@ fn described(figures: &Figures) -> String {
     let mut text = format!("\n### {}\n\n{}\n", figures.kernel, table::instructions(figures));
     let _ = writeln!(
         text,
-        "Programs per hook: {}. Widest spread of a figure (quartiles of its batches): {:.1}%.",
-        figures.programs,
+        "Hooks with a program: {}, with two: {}. Widest spread of a figure (quartiles of its batches): {:.1}%.",
+        figures.hooks.0,
+        figures.hooks.1,
         100.0 * table::widest_spread(figures)
     );
     for missing in &figures.missing {

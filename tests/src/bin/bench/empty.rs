@@ -59,13 +59,11 @@ struct OpenAttributes {
 /// Attached as long as this lives.
 pub struct EmptyPrograms {
     _links: Vec<OwnedFd>,
-    /// How many there are at each hook of a function.
-    pub per_hook: u32,
 }
 
 impl EmptyPrograms {
-    /// Attaches as many programs to each function as headroom has there, and one to each tracepoint.
-    pub fn attach(states: &[ProbeState], types: &KernelTypes, per_hook: u32) -> Result<Self> {
+    /// Attaches as many programs to each function and tracepoint as headroom has there.
+    pub fn attach(states: &[ProbeState], types: &KernelTypes) -> Result<Self> {
         let mut links = Vec::new();
         for state in states {
             let Outcome::Attached { hook: attached, .. } = &state.outcome else {
@@ -76,22 +74,19 @@ impl EmptyPrograms {
                 .filter(|candidate| candidate.hook.name() == *attached)
                 .find(|candidate| candidate.check(types).is_ok())
                 .with_context(|| format!("nothing of {} is attached to {attached}", state.probe.name))?;
-            let (kind, id, count) = match chosen.hook {
-                Hook::Entry(name, _) => (TRACE_FENTRY, types.function_id(name), per_hook),
-                Hook::Exit(name, _) => (TRACE_FEXIT, types.function_id(name), per_hook),
-                Hook::Tracepoint(name, _) => (TRACE_RAW_TP, types.tracepoint_id(name), 1),
+            let (kind, id) = match chosen.hook {
+                Hook::Entry(name, _) => (TRACE_FENTRY, types.function_id(name)),
+                Hook::Exit(name, _) => (TRACE_FEXIT, types.function_id(name)),
+                Hook::Tracepoint(name, _) => (TRACE_RAW_TP, types.tracepoint_id(name)),
                 Hook::RawTracepoint(_) | Hook::Nothing(_) => continue,
             };
             let id = id.with_context(|| format!("no type of {attached}"))?;
-            for _ in 0..count {
+            for _ in 0..state.programs {
                 links.push(attach(kind, id).with_context(|| format!("an empty program at {attached}"))?);
             }
         }
         ensure!(!links.is_empty(), "headroom attached nothing");
-        Ok(Self {
-            _links: links,
-            per_hook,
-        })
+        Ok(Self { _links: links })
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use headroom::probe::{BackendChoice, KernelTypes, Options, Tracer};
+use headroom::probe::{BackendChoice, KernelTypes, LiveChoice, Options, Tracer};
 use headroom_tests::Memcg;
 use tracer_common::{FileKey, Region, Watched};
 
@@ -23,7 +23,7 @@ pub enum Setup {
     /// Nothing.
     None,
     /// Programs that do nothing, at each hook that headroom has.
-    Empty(EmptyPrograms),
+    Empty { _programs: EmptyPrograms },
     /// headroom's own programs.
     Headroom {
         tracer: Box<Tracer>,
@@ -49,25 +49,32 @@ impl Setup {
         Ok(match name {
             "none" => Self::None,
             "empty" => {
-                let tracer = attach(false)?;
-                let programs = if tracer.runs_twice() { 2 } else { 1 };
+                // What this is told of stays when it is gone.
+                let states = attach(Followed::Pages)?.states().to_vec();
                 let types = KernelTypes::of_running_kernel(Path::new("/"))?;
-                let empty = EmptyPrograms::attach(tracer.states(), &types, programs)?;
-                Self::Empty(empty)
+                let programs = EmptyPrograms::attach(&states, &types)?;
+                Self::Empty { _programs: programs }
             }
             "unwatched" => {
                 let other = Memcg::create()?;
-                Self::watching(attach(false)?, other.id()?, None, false, Some(other))?
+                Self::watching(Followed::Pages, other.id()?, None, false, Some(other))?
             }
-            "watched" => Self::watching(attach(false)?, group.id()?, Some(group.id()?), false, None)?,
-            "stacks" => Self::watching(attach(true)?, group.id()?, Some(group.id()?), false, None)?,
-            "guest" => Self::watching(attach(false)?, group.id()?, Some(group.id()?), true, None)?,
+            "guest" => Self::watching(Followed::Pages, group.id()?, Some(group.id()?), true, None)?,
+            "watched" => Self::watching(Followed::Nothing, group.id()?, Some(group.id()?), false, None)?,
+            "ledger" => Self::watching(Followed::Pages, group.id()?, Some(group.id()?), false, None)?,
+            "stacks" => Self::watching(Followed::PagesAndStacks, group.id()?, Some(group.id()?), false, None)?,
             _ => return Self::peer(name, group),
         })
     }
 
-    fn watching(tracer: Tracer, memcg: u64, watched: Option<u64>, guest: bool, other: Option<Memcg>) -> Result<Self> {
-        let mut tracer = Box::new(tracer);
+    fn watching(
+        followed: Followed,
+        memcg: u64,
+        watched: Option<u64>,
+        guest: bool,
+        other: Option<Memcg>,
+    ) -> Result<Self> {
+        let mut tracer = Box::new(attach(followed)?);
         let qemu_tgid = if guest { std::process::id() } else { 0 };
         tracer.watch(memcg, Watched { qemu_tgid, pod: 0 })?;
         Ok(Self::Headroom {
@@ -106,13 +113,19 @@ impl Setup {
         (!peers::is_here(program)).then(|| format!("{name}: the machine was not given it"))
     }
 
-    /// How many programs run at each hook of a function.
-    pub fn programs_per_hook(&self) -> u32 {
-        match self {
-            Self::None | Self::Peer { .. } => 1,
-            Self::Empty(empty) => empty.per_hook,
-            Self::Headroom { tracer, .. } => 1 + u32::from(tracer.runs_twice()),
-        }
+    /// How many hooks have a program of headroom's, and how many of them have two.
+    pub fn hooks(&self) -> Option<(usize, usize)> {
+        let Self::Headroom { tracer, .. } = self else {
+            return None;
+        };
+        let with = |programs: usize| {
+            tracer
+                .states()
+                .iter()
+                .filter(|state| state.programs >= programs)
+                .count()
+        };
+        Some((with(1), with(2)))
     }
 
     /// Tells where guest RAM is. False where there is to be none.
@@ -142,7 +155,7 @@ impl Setup {
     /// Makes sure that what was measured is what was meant.
     pub fn finish(&mut self) -> Result<()> {
         let (tracer, watched, guest) = match self {
-            Self::None | Self::Empty(_) => return Ok(()),
+            Self::None | Self::Empty { .. } => return Ok(()),
             Self::Peer { peer, counts, .. } => return peer.finish(*counts),
             Self::Headroom {
                 tracer, watched, guest, ..
@@ -170,11 +183,27 @@ impl Setup {
 /// Bytes of the ring buffer for stacks.
 const STACK_RING: u32 = 8 << 20;
 
-/// headroom's function probes, with stacks or without.
-fn attach(stacks: bool) -> Result<Tracer> {
+/// What is followed beyond sums.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Followed {
+    /// Nothing.
+    Nothing,
+    /// Who holds which page: the page ledger.
+    Pages,
+    /// Stacks of charges, too.
+    PagesAndStacks,
+}
+
+/// headroom's function probes.
+fn attach(followed: Followed) -> Result<Tracer> {
     let options = Options {
         backend: BackendChoice::Fentry,
-        stack_ring_bytes: stacks.then_some(STACK_RING),
+        stack_ring_bytes: (followed == Followed::PagesAndStacks).then_some(STACK_RING),
+        live: if followed == Followed::Nothing {
+            LiveChoice::Off
+        } else {
+            LiveChoice::Required
+        },
         ..Options::default()
     };
     Tracer::attach(Path::new("/"), options).context("cannot attach")

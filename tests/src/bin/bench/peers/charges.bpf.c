@@ -188,7 +188,8 @@ int BPF_PROG(uncharge, struct folio *folio, struct uncharge_gather *gather)
 	__u64 memcg = owner(data);
 	struct guest *guest = bpf_map_lookup_elem(&watched, &memcg);
 	unsigned long address = folio->index << 12;
-	bool anon = (unsigned long)folio->mapping & 1;
+	/* The verifier takes what is loaded directly for a pointer, which has no bits. */
+	bool anon = (unsigned long)BPF_CORE_READ(folio, mapping) & 1;
 
 	if (!guest)
 		return 0;

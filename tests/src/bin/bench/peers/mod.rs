@@ -22,7 +22,7 @@ const STARTS: Duration = Duration::from_secs(600);
 
 /// Charges and what is given back, by thread, of threads in a memory cgroup: one line for each way to be charged. Functions
 /// that a kernel lacks are left out.
-const LINES: [(&str, &str); 8] = [
+const LINES: [(&str, &str); 9] = [
     (
         "__mem_cgroup_charge",
         "fexit:vmlinux:__mem_cgroup_charge /cgroup == $1 && retval == 0/ { @charged[tidSTACK] = sum(4096); }",
@@ -54,6 +54,10 @@ const LINES: [(&str, &str); 8] = [
     (
         "mem_cgroup_charge_skmem",
         "fexit:vmlinux:mem_cgroup_charge_skmem /cgroup == $1/ { @sockets[tidSTACK] = sum(4096 * (uint64)args.nr_pages); }",
+    ),
+    (
+        "mem_cgroup_sk_charge",
+        "fexit:vmlinux:mem_cgroup_sk_charge /cgroup == $1/ { @sockets[tidSTACK] = sum(4096 * (uint64)args.nr_pages); }",
     ),
 ];
 
