@@ -52,10 +52,19 @@ fn held(steps: &[(u64, u64)], t: u64) -> Result<(i64, i64)> {
     Ok((i64::try_from(before)?, i64::try_from(after)?))
 }
 
-#[test]
-fn what_happened_between_two_marks_is_one_command() -> Result<()> {
-    let folder = tempfile::tempdir()?;
-    let run = run_folder(&folder)?;
+/// A recording with the marks `backup-begins` and `backup-ends`.
+struct Marked {
+    file: PathBuf,
+    /// What the process that grew held, and when.
+    steps: Vec<(u64, u64)>,
+    /// When the marks were made.
+    begin: u64,
+    end: u64,
+}
+
+/// Marks a recording of a process that grows, and looks at what is told of that.
+fn marked(folder: &TempDir) -> Result<Marked> {
+    let run = run_folder(folder)?;
     let group = Memcg::create()?;
     let file = folder.path().join("marks.jsonl.zst");
     let target = group.target();
@@ -99,10 +108,22 @@ fn what_happened_between_two_marks_is_one_command() -> Result<()> {
         anyhow::bail!("{marks:?}");
     };
     ensure!(first == "backup-begins" && second == "backup-ends", "{marks:?}");
+    Ok(Marked {
+        file,
+        steps,
+        begin: *begin,
+        end: *end,
+    })
+}
 
-    let part = report(&file, &["--from", "backup-begins", "--to", "backup-ends"])?;
+#[test]
+fn what_happened_between_two_marks_is_one_command() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let marked = marked(&folder)?;
+    let (file, path) = (&marked.file, marked.file.display().to_string());
+    let part = report(file, &["--from", "backup-begins", "--to", "backup-ends"])?;
     let pod = &part["pods"][0];
-    let (from, to) = (held(&steps, *begin)?, held(&steps, *end)?);
+    let (from, to) = (held(&marked.steps, marked.begin)?, held(&marked.steps, marked.end)?);
     let grown = pod["overhead"]["growth"].as_i64().context("growth")?;
     ensure!(
         (to.0 - from.1 - SLACK..=to.1 - from.0 + SLACK).contains(&grown) && grown > 40 << 20,
@@ -117,10 +138,10 @@ fn what_happened_between_two_marks_is_one_command() -> Result<()> {
             .is_some_and(|bytes| (bytes - grown).abs() < SLACK),
         "{pod}"
     );
-    let all = report(&file, &[])?;
+    let all = report(file, &[])?;
     ensure!(all["pods"][0]["marks"].as_array().map(Vec::len) == Some(2), "{all}");
     ensure!(all["loss"]["disagreements"] == 0, "{}", all["loss"]);
-    let rest = report(&file, &["--from", "backup-ends"])?;
+    let rest = report(file, &["--from", "backup-ends"])?;
     ensure!(rest["loss"]["disagreements"] == 0, "{}", rest["loss"]);
 
     let text = Run::headroom(["report", &path])?.stdout;
