@@ -125,5 +125,5 @@ fn kept<T: DeserializeOwned>(name: &str) -> Result<Option<T>> {
     let figures = serde_json::from_slice(&text);
     figures
         .map(Some)
-        .with_context(|| format!("{} is no result", path.display()))
+        .with_context(|| format!("{} is no result of this version: measure it again", path.display()))
 }

@@ -99,7 +99,7 @@ impl Vm {
             icount: false,
             modules: Vec::new(),
             memory_mib: None,
-            timeout: Duration::from_secs(120),
+            timeout: Duration::from_secs(300),
             echo: false,
             files: Vec::new(),
             programs: Vec::new(),
@@ -187,7 +187,7 @@ impl Vm {
         self
     }
 
-    /// Gives up after this time from power-on; by default 120 s.
+    /// Gives up after this time from power-on; by default 300 s.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
