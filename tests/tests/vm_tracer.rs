@@ -1,4 +1,5 @@
-//! A tracer on a real kernel: what it leaves behind when it is killed, and what it says where nothing can count.
+//! Tracers on real kernels: what they leave behind when they are detached again and again or killed, and what one says where
+//! nothing can count.
 
 use std::time::Duration;
 
@@ -14,9 +15,10 @@ fn a_killed_tracer_leaves_nothing_and_a_backend_that_the_kernel_lacks_is_refused
     // The memcg tracepoints came with 6.15.
     let run = Vm::new("tracer")
         .kernel("6.12")
-        .timeout(Duration::from_secs(420))
+        .timeout(Duration::from_secs(600))
         .file(vm_binaries()?.workload(), "/bin/workload")
         .env("HEADROOM_BINARIES", "/bin")
+        .command(["/bin/workload", "cycles", "5", "fentry"])
         .command(["/bin/workload", "killed", "fentry"])
         .command(["/bin/workload", "killed", "kprobe"])
         .command(["/bin/workload", "fallback"])
@@ -30,7 +32,7 @@ fn a_killed_tracer_leaves_nothing_and_a_backend_that_the_kernel_lacks_is_refused
             "/tmp/none.jsonl.zst",
         ])
         .boot()?;
-    let (documents, refused) = run.commands.split_at(3);
+    let (documents, refused) = run.commands.split_at(4);
     for command in documents {
         Document::read(&command.stdout, &command.stderr())?.expect_conserved()?;
     }
