@@ -108,7 +108,7 @@ impl Cell {
             .kvm()
             .file(binaries.workload(), "/bin/workload")
             .env("HEADROOM_BINARIES", "/bin")
-            .timeout(Duration::from_secs(if names.contains(&CYCLES) { 5400 } else { 1200 }));
+            .timeout(Duration::from_secs(if names.contains(&CYCLES) { 5400 } else { 2400 }));
         names.iter().fold(vm, |vm, name| {
             let words: &[&str] = if *name == CYCLES {
                 &["cycles", CYCLE_COUNT]
