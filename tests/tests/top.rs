@@ -65,7 +65,9 @@ fn a_recording_is_played_with_keys() -> Result<()> {
     ensure!(top.value("alternate_on")? == "1", "it uses the other screen");
 
     top.press(&["Home"])?;
-    let start = top.wait("the start", |screen| shows(screen, "05:00:00"))?;
+    let start = top.wait("the start", |screen| {
+        shows(screen, "05:00:00") && !screen.contains("killed")
+    })?;
     ensure!(start.contains("0:00 [|"), "{start}");
     top.press(&["Right", "Right", "Right", "Right"])?;
     let later = top.wait("20 s later", |screen| shows(screen, "05:00:20 UTC"))?;
