@@ -22,6 +22,6 @@ pub use browser::{Browser, Screen};
 pub use disk::SmallDisk;
 pub use lab::Scenario;
 pub use memcg::Memcg;
-pub use program::{Recorder, Run, headroom};
+pub use program::{PATIENCE, Recorder, Run, headroom};
 pub use tmux::Tmux;
 pub use work::Worker;

@@ -10,6 +10,7 @@ use nix::errno::Errno;
 
 use super::figures::Figures;
 use crate::memcg::Memcg;
+use crate::program::PATIENCE;
 
 /// How long nothing may change. memory.stat is brought up to date every 2 s.
 /// kernel: mm/memcontrol.c FLUSH_TIME (5.16 to 7.3)
@@ -18,8 +19,6 @@ const QUIET: Duration = Duration::from_millis(2300);
 const QUIET_ON_DEMAND: Duration = Duration::from_millis(700);
 /// How often it is looked at.
 const STEP: Duration = Duration::from_millis(100);
-/// Longest that a group may take.
-const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Waits until a group's figures stay what they are, and returns them.
 ///
@@ -32,7 +31,7 @@ pub fn settle(group: &Memcg, below: &[&Memcg]) -> Result<Figures> {
     let mut figures = Figures::read(group, below)?;
     let mut since = Instant::now();
     while since.elapsed() < quiet {
-        if begun.elapsed() > DEADLINE {
+        if begun.elapsed() > PATIENCE {
             bail!("{} does not come to rest", group.path().display());
         }
         sleep(STEP);

@@ -431,6 +431,32 @@ pub fn signed(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
+/// A setting of the kernel that is another only as long as this lives: a workload that does not come to its end leaves
+/// those after it the machine that they expect.
+pub struct Setting {
+    path: &'static str,
+    before: String,
+}
+
+impl Setting {
+    /// Sets it, and sets it back to what it was before when dropped.
+    pub fn until_dropped(path: &'static str, value: &str, before: &str) -> Result<Self> {
+        set(path, value)?;
+        Ok(Self {
+            path,
+            before: before.to_owned(),
+        })
+    }
+}
+
+impl Drop for Setting {
+    fn drop(&mut self) {
+        if let Err(error) = set(self.path, &self.before) {
+            eprintln!("workload: {error:#}");
+        }
+    }
+}
+
 /// Writes a file of the kernel.
 pub fn set(path: impl AsRef<Path>, value: &str) -> Result<()> {
     let path = path.as_ref();

@@ -1,7 +1,6 @@
 //! Private anonymous memory: small pages, huge pages, copy-on-write after a fork, the exit of a large process.
 
 use std::fs;
-use std::process::ExitStatus;
 
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::wait::{WaitStatus, waitpid};
@@ -9,7 +8,7 @@ use nix::unistd::{ForkResult, fork, pipe, read};
 
 use super::Workload;
 use crate::memory::{MIB, Pages, thread};
-use crate::stage::{Stage, set, standstill};
+use crate::stage::{Setting, Stage, standstill};
 
 /// Whether anonymous memory gets huge pages at all.
 const ENABLED: &str = "/sys/kernel/mm/transparent_hugepage/enabled";
@@ -52,7 +51,7 @@ impl Workload for Huge {
 /// The same with transparent huge pages switched off.
 #[derive(Default)]
 pub struct HugeForbidden {
-    before: String,
+    off: Option<Setting>,
 }
 
 impl Workload for HugeForbidden {
@@ -68,15 +67,8 @@ impl Workload for HugeForbidden {
     fn prepare(&mut self, _stage: &mut Stage) -> Result<Option<String>> {
         let all = fs::read_to_string(ENABLED)?;
         let chosen = all.split(['[', ']']).nth(1).context("one of them is chosen")?;
-        chosen.clone_into(&mut self.before);
-        set(ENABLED, "never")?;
+        self.off = Some(Setting::until_dropped(ENABLED, "never", chosen)?);
         Ok(None)
-    }
-
-    fn ended(&mut self, _stage: &mut Stage, status: ExitStatus) -> Result<()> {
-        set(ENABLED, &self.before)?;
-        ensure!(status.success(), "the actor failed: {status}");
-        Ok(())
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use headroom::recording::event::Event;
+use headroom_tests::PATIENCE;
 use headroom_tests::conserve::figures::threads_named;
 use headroom_tests::conserve::{Check, Sums};
 use nix::errno::Errno;
@@ -18,8 +19,6 @@ use crate::stage::{Stage, set, standstill};
 
 const SIZE: usize = 16 * MIB;
 const KHUGEPAGED: &str = "/sys/kernel/mm/transparent_hugepage/khugepaged";
-/// How long khugepaged may take for a few huge pages.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Collapsed by `madvise`, in the thread that asks.
 pub struct Advised;
