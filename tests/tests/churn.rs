@@ -13,8 +13,10 @@ use headroom_tests::{Memcg, Recorder, Worker, headroom};
 use nix::fcntl::{FcntlArg, fcntl};
 
 const STORM: &str = env!("CARGO_BIN_EXE_storm");
-/// The kernel side has room for accounts of some 900 memcgs.
-const TOO_MANY: usize = 1200;
+/// The kernel side has room for accounts of some 1,800 memcgs.
+const TOO_MANY: usize = 2400;
+/// Of those that come and go, how many are there at a time.
+const AT_A_TIME: usize = 200;
 /// Threads that need more accounts than a memcg that is refused leaves free.
 const MANY_THREADS: usize = 48;
 /// Longest that a recording of a few seconds may take.
@@ -66,8 +68,8 @@ fn cgroups_that_come_and_go_leave_nothing_behind() -> Result<()> {
     let group = Memcg::create()?;
     let folder = tempfile::tempdir()?;
     let mut recorder = Recorder::start(&group.target(), folder.path().join("churn.jsonl.zst"), &[])?;
-    for round in 0..TOO_MANY / 100 {
-        let children: Vec<Memcg> = (0..100)
+    for round in 0..TOO_MANY / AT_A_TIME {
+        let children: Vec<Memcg> = (0..AT_A_TIME)
             .map(|number| group.child(&format!("{round}-{number}")))
             .collect::<Result<_>>()?;
         sleep(SEEN);

@@ -28,27 +28,41 @@ abi! {
 }
 assert_layout!(AccountKey, size 24, memcg at 0, start_ns at 8, tid at 16, kind at 20, region at 21);
 
+/// Numbers of accounts, 0 included, which none has. Beyond that a memcg's overflow accounts take what is charged. 3 MiB.
+pub const ACCOUNTS: u32 = 32_768;
+
+/// log2 of the accounts that are remembered to be found without a look-up: those of a few hundred threads.
+pub const RECENT_BITS: u32 = 12;
+
 abi! {
-    /// An account's totals since it was opened, in bytes. Both only ever grow.
+    /// An account: its totals since it was opened, and what it holds, in bytes.
     ///
-    /// A page that is placed leaves the `unplaced` account as `uncharged` and enters its region's as `charged`.
-    pub struct AccountTotals {
-        /// Bytes charged.
+    /// It has a number, which it keeps until its thread is gone and it holds nothing: pages may be held long after who was
+    /// charged for them is gone.
+    pub struct Account {
+        /// Whose. The memcg is 0 where the number is free, or the thread is gone: nothing is added to it any more.
+        pub key: AccountKey,
+        /// Bytes charged. Only ever grows.
+        ///
+        /// A page that is placed leaves the `unplaced` account as `uncharged` and enters its region's as `charged`.
         pub charged: u64,
-        /// Bytes given back by this thread, whoever had charged them.
+        /// Bytes given back by this thread, whoever had charged them. Only ever grows.
         pub uncharged: u64,
         /// `charged + uncharged` when a record was last put into the ring buffer.
         pub emitted: u64,
-        /// Process id (thread group).
-        pub tgid: u32,
-        /// Its place among the [`OwnerTotals`](crate::OwnerTotals); [`NOT_FOLLOWED`](crate::NOT_FOLLOWED) where its pages
-        /// are not followed.
-        pub slot: u32,
         /// Bytes charged whose stacks are sampled: without what only moved here from another kind, less what moved on
         /// to another. Wraps below zero where one thread charges and another finds out what for.
         pub sampled: u64,
+        /// Bytes charged to the account that are still held, where its pages are followed.
+        pub live: u64,
+        /// Bytes charged to the account that found no room in the page ledger. Only ever grows.
+        pub not_followed: u64,
+        /// Process id (thread group).
+        pub tgid: u32,
+        /// 1 from the first account on that had this number. Lower numbers are used first.
+        pub used: u32,
         /// The thread's name when the account last emitted, NUL padded.
         pub comm: [u8; COMM_LEN],
     }
 }
-assert_layout!(AccountTotals, size 56, charged at 0, uncharged at 8, emitted at 16, tgid at 24, slot at 28, sampled at 32, comm at 40);
+assert_layout!(Account, size 96, charged at 24, uncharged at 32, emitted at 40, sampled at 48, live at 56, not_followed at 64, tgid at 72, used at 76, comm at 80);

@@ -14,10 +14,10 @@ mod record;
 mod stack;
 mod watch;
 
-pub use account::{AccountKey, AccountTotals, OVERFLOW_TID};
+pub use account::{ACCOUNTS, Account, AccountKey, OVERFLOW_TID, RECENT_BITS};
 pub use guest::{FileKey, GuestRange, GuestRanges, MAX_GUEST_RANGES};
 pub use kind::{Kind, Region};
-pub use live::{LivePages, MAX_ORDER, NO_SLOT, NOT_FOLLOWED, OwnerTotals, SinglePage};
+pub use live::{LivePages, MAX_ORDER, NOT_FOLLOWED, SinglePage};
 pub use offsets::{ABSENT, KernelOffsets};
 pub use record::{
     COMM_LEN, ChargeRecord, ExecRecord, OomRecord, ReclaimRecord, RecordKind, ThreadRecord, VictimRecord,

@@ -18,7 +18,7 @@ abi! {
         pub t: u64,
         /// Whose account.
         pub account: AccountKey,
-        /// [`AccountTotals::sampled`](crate::AccountTotals::sampled) with this charge.
+        /// [`Account::sampled`](crate::Account::sampled) with this charge.
         pub sampled: u64,
         /// The thread's name now.
         pub comm: [u8; COMM_LEN],

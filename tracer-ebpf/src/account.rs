@@ -2,17 +2,17 @@
 
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
-use aya_ebpf::bindings::{BPF_NOEXIST, BPF_RB_NO_WAKEUP};
+use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use aya_ebpf::helpers::bpf_get_current_comm;
 use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 use tracer_common::{
-    AccountKey, AccountTotals, COMM_LEN, ChargeRecord, Kind, LossCounter, NO_SLOT, NOT_FOLLOWED, OVERFLOW_TID,
-    OwnerTotals, RecordKind, Region, Watched,
+    Account, AccountKey, COMM_LEN, ChargeRecord, Kind, LossCounter, NOT_FOLLOWED, RecordKind, Region, Watched,
 };
 
 use crate::kernel::{current_ids, current_start_ns};
-use crate::live::{follows, give_slot_back, take_slot};
-use crate::maps::{ACCOUNTS, OWNERS, RECORDS, THREADS, WATCHED_MEMCGS, count_loss, global};
+use crate::live::follows;
+use crate::maps::{RECORDS, WATCHED_MEMCGS, count_loss, global};
+use crate::numbers;
 use crate::watch::Watch;
 
 /// Which way bytes go.
@@ -39,7 +39,8 @@ pub fn id_of(memcg: Watch) -> Option<u64> {
     WATCHED_MEMCGS.get(memcg as u32).map(|known| known.memcg)
 }
 
-/// Adds bytes to the current thread's account in a watched memcg. Returns the account's slot.
+/// Adds bytes to the current thread's account in a watched memcg. Returns the number of the account that its pages are
+/// followed for.
 #[inline(always)]
 pub fn account(memcg: Watch, kind: Kind, region: Region, direction: Direction, bytes: u64) -> u32 {
     if bytes == 0 {
@@ -57,7 +58,8 @@ pub fn account(memcg: Watch, kind: Kind, region: Region, direction: Direction, b
         region: region as u8,
         padding: 0,
     };
-    add(&mut key, tgid, direction, bytes)
+    let number = add(&mut key, tgid, direction, bytes);
+    if follows(kind, region) { number } else { NOT_FOLLOWED }
 }
 
 /// Adds or takes back a signed number of pages.
@@ -66,7 +68,7 @@ pub fn account_pages(memcg: Watch, kind: Kind, region: Region, pages: i64) {
     account_bytes(memcg, kind, region, pages * global!(PAGE_SIZE) as i64);
 }
 
-/// Adds or takes back a signed number of bytes. Returns the account's slot.
+/// Adds or takes back a signed number of bytes. Returns what [`account`] does.
 #[inline(always)]
 pub fn account_bytes(memcg: Watch, kind: Kind, region: Region, bytes: i64) -> u32 {
     let direction = if bytes < 0 {
@@ -77,8 +79,8 @@ pub fn account_bytes(memcg: Watch, kind: Kind, region: Region, bytes: i64) -> u3
     account(memcg, kind, region, direction, bytes.unsigned_abs())
 }
 
-/// Moves bytes that are charged already to the kind that they turn out to be of, or back (negative). Returns the slot of
-/// the account of that kind.
+/// Moves bytes that are charged already to the kind that they turn out to be of, or back (negative). Returns what
+/// [`account`] does of the account of that kind.
 #[inline(always)]
 pub fn reclassify(memcg: Watch, from: Kind, to: Kind, bytes: i64) -> u32 {
     let (leave, enter) = if bytes < 0 {
@@ -90,120 +92,39 @@ pub fn reclassify(memcg: Watch, from: Kind, to: Kind, bytes: i64) -> u32 {
     account(memcg, to, Region::Overhead, enter, bytes.unsigned_abs())
 }
 
-/// A charged page got its place. Returns the slot of the account of its region.
+/// A charged page got its place. Returns what [`account`] does of the account of its region.
 #[inline(always)]
 pub fn place(memcg: Watch, kind: Kind, region: Region, bytes: u64) -> u32 {
     account(memcg, kind, Region::Unplaced, Direction::Uncharge, bytes);
     account(memcg, kind, region, Direction::Charge, bytes)
 }
 
-/// Adds to the account of this key. Where there is no room for it the key becomes that of its memcg's overflow account: what
-/// is told of totals is told under the account that has them.
+/// Adds to the account of this key, and returns its number. Where there is no room for it the key becomes that of its memcg's
+/// overflow account: what is told of totals is told under the account that has them.
 #[inline(never)]
 fn add(key: &mut AccountKey, tgid: u32, direction: Direction, bytes: u64) -> u32 {
-    let totals = match ACCOUNTS.get_ptr_mut(&*key) {
-        Some(totals) => totals,
-        None => match open(key, tgid) {
-            Some(totals) => totals,
-            None => {
-                count_loss(LossCounter::LostBytes, bytes);
-                return if follows(key.kind, key.region) {
-                    NO_SLOT
-                } else {
-                    NOT_FOLLOWED
-                };
-            }
-        },
+    let Some((number, account)) = numbers::find(key).or_else(|| numbers::open(key, tgid)) else {
+        count_loss(LossCounter::LostBytes, bytes);
+        return NOT_FOLLOWED;
     };
-    // SAFETY: a map value, alive until user space removes it, which it does only after the thread is gone. Atomic,
-    // since an interrupt may charge or free on the same thread's account in the middle of this.
+    // SAFETY: a live map value. Atomic, since an interrupt may charge or free on the same thread's account in the middle of
+    // this.
     unsafe {
         let side = match direction {
-            Direction::Charge | Direction::MoveBack => &raw mut (*totals).charged,
-            Direction::Uncharge | Direction::MoveOut => &raw mut (*totals).uncharged,
+            Direction::Charge | Direction::MoveBack => &raw mut (*account).charged,
+            Direction::Uncharge | Direction::MoveOut => &raw mut (*account).uncharged,
         };
         atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(side, bytes);
     }
-    crate::stacks::sample(key, totals, direction, bytes);
-    emit_when_due(key, totals);
-    // SAFETY: as above; it never changes.
-    unsafe { (*totals).slot }
-}
-
-/// Opens an account for a thread that has none, or falls back on its memcg's overflow account.
-#[inline(always)]
-fn open(key: &mut AccountKey, tgid: u32) -> Option<*mut AccountTotals> {
-    let totals = AccountTotals {
-        charged: 0,
-        uncharged: 0,
-        emitted: 0,
-        tgid,
-        slot: open_slot(key),
-        sampled: 0,
-        comm: bpf_get_current_comm().unwrap_or([0; COMM_LEN]),
-    };
-    // Failing because an interrupt just opened the same account is fine: the look-up finds it.
-    if ACCOUNTS.insert(&*key, &totals, BPF_NOEXIST.into()).is_err() {
-        close_slot(key, totals.slot);
-    }
-    if let Some(totals) = ACCOUNTS.get_ptr_mut(&*key) {
-        let _ = THREADS.insert(&key.tid, &key.start_ns, 0);
-        return Some(totals);
-    }
-    count_loss(LossCounter::AccountsFull, 1);
-    *key = overflow_of(key);
-    ACCOUNTS.get_ptr_mut(&*key)
-}
-
-/// A slot for a new account; where there is none left, that of its memcg's overflow account.
-#[inline(always)]
-fn open_slot(key: &AccountKey) -> u32 {
-    if !follows(key.kind, key.region) {
-        return NOT_FOLLOWED;
-    }
-    if let Some(slot) = take_slot() {
-        if let Some(owner) = OWNERS.get_ptr_mut(slot) {
-            // SAFETY: a live map value, and nobody else has this slot.
-            unsafe {
-                *owner = OwnerTotals {
-                    account: *key,
-                    live: 0,
-                    not_followed: 0,
-                }
-            };
-        }
-        return slot;
-    }
-    let overflow = ACCOUNTS.get_ptr_mut(&overflow_of(key));
-    // SAFETY: a live map value, and it never changes.
-    overflow.map_or(NO_SLOT, |totals| unsafe { (*totals).slot })
-}
-
-/// Undoes [`open_slot`].
-#[inline(always)]
-fn close_slot(key: &AccountKey, slot: u32) {
-    if slot == NOT_FOLLOWED || slot == NO_SLOT {
-        return;
-    }
-    let own = OWNERS.get(slot).is_some_and(|owner| owner.account.tid == key.tid);
-    if own {
-        give_slot_back(slot);
-    }
-}
-
-#[inline(always)]
-fn overflow_of(key: &AccountKey) -> AccountKey {
-    AccountKey {
-        start_ns: 0,
-        tid: OVERFLOW_TID,
-        ..*key
-    }
+    crate::stacks::sample(key, account, direction, bytes);
+    emit_when_due(key, account);
+    number
 }
 
 /// Puts the account's totals into the ring buffer once enough has gathered. A full ring leaves everything as it is:
 /// the next charge, or user space reading the map, tries again.
 #[inline(always)]
-fn emit_when_due(key: &AccountKey, totals: *mut AccountTotals) {
+fn emit_when_due(key: &AccountKey, totals: *mut Account) {
     // SAFETY: as in `add`; the counters are read once each, and only ever grow.
     let (charged, uncharged, emitted) = unsafe {
         (

@@ -48,9 +48,9 @@ fn interesting_pages<A: Access>(folio: Pointer, item: u32, value: i32) -> Option
         return None;
     }
     let bytes = i64::from(value) * unit as i64;
-    let slot = reclassify(owner.memcg, Kind::Kmem, kind, bytes);
+    let number = reclassify(owner.memcg, Kind::Kmem, kind, bytes);
     if bytes > 0 {
-        told_apart(folio, slot, bytes as u64);
+        told_apart(folio, number, bytes as u64);
     }
     Some(())
 }
@@ -73,7 +73,7 @@ fn stack_counted<A: Access>(task: Pointer, account: i32) -> Option<()> {
         return None;
     }
     let bytes = u64::from(count) * global!(PAGE_SIZE);
-    let slot = reclassify(
+    let number = reclassify(
         owner.memcg,
         Kind::Kmem,
         Kind::KernelStack,
@@ -82,7 +82,7 @@ fn stack_counted<A: Access>(task: Pointer, account: i32) -> Option<()> {
     if account > 0 {
         for index in 0..MAX_STACK_PAGES {
             if index < count {
-                told_apart(read(pages, index * POINTER)?, slot, global!(PAGE_SIZE));
+                told_apart(read(pages, index * POINTER)?, number, global!(PAGE_SIZE));
             }
         }
     }

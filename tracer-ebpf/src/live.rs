@@ -1,17 +1,17 @@
 //! The page ledger: follows each page of overhead from its place to the end of its charge, so that what an account still
 //! holds is known exactly, whoever gives it back, and also when its thread is gone.
 //!
-//! Counted up before a page is in the ledger, and down after it has left it: a slot that shows nothing has no page.
+//! Counted up before a page is in the ledger, and down after it has left it: an account that holds nothing has no page.
 
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
 use aya_ebpf::bindings::BPF_NOEXIST;
-use tracer_common::{Kind, LivePages, LossCounter, MAX_ORDER, NO_SLOT, NOT_FOLLOWED, OwnerTotals, Region};
+use tracer_common::{Account, Kind, LivePages, LossCounter, MAX_ORDER, NOT_FOLLOWED, Region};
 
 use crate::account::{Direction, account, place};
 use crate::hooks::{Access, at_entry};
 use crate::kernel::{Folio, Pointer, low_half};
-use crate::maps::{FREE_SLOTS, ORDERS, OWNERS, PAGES, count_loss, global};
+use crate::maps::{ACCOUNTS, ORDERS, PAGES, count_loss, global};
 use crate::singles::{self, Put, put, remove};
 use crate::watch::Watch;
 
@@ -29,34 +29,22 @@ fn is_on() -> bool {
 
 /// Whether pages of this kind and region are followed.
 #[inline(always)]
-pub fn follows(kind: u8, region: u8) -> bool {
-    is_on() && region == Region::Overhead as u8 && Kind::from_u8(kind).is_some_and(Kind::is_followed)
-}
-
-/// Takes a slot that nobody has.
-#[inline(always)]
-pub fn take_slot() -> Option<u32> {
-    FREE_SLOTS.pop().ok().flatten()
-}
-
-/// Gives back a slot that was not needed.
-#[inline(always)]
-pub fn give_slot_back(slot: u32) {
-    let _ = FREE_SLOTS.push(slot, 0);
+pub fn follows(kind: Kind, region: Region) -> bool {
+    is_on() && region == Region::Overhead && kind.is_followed()
 }
 
 /// A folio that was counted as unplaced gets its place in this region.
 #[inline(always)]
 pub fn placed(folio: Folio, memcg: Watch, kind: Kind, region: Region, bytes: u64) {
-    let slot = place(memcg, kind, region, bytes);
-    follow(folio.0, slot, bytes);
+    let owner = place(memcg, kind, region, bytes);
+    follow(folio.0, owner, bytes);
 }
 
 /// Pages were charged where they belong: adds them to the account, and follows them.
 #[inline(always)]
 pub fn charged(page: Pointer, memcg: Watch, kind: Kind, region: Region, bytes: u64) {
-    let slot = account(memcg, kind, region, Direction::Charge, bytes);
-    follow(page, slot, bytes);
+    let owner = account(memcg, kind, region, Direction::Charge, bytes);
+    follow(page, owner, bytes);
 }
 
 /// Pages are given back.
@@ -69,11 +57,11 @@ pub fn uncharged(page: Pointer, memcg: Watch, kind: Kind, region: Region, bytes:
     }
 }
 
-/// The kernel says what kind of kernel memory a page is: `slot` is that of the account of this kind.
+/// The kernel says what kind of kernel memory a page is: `owner` is the account of this kind.
 #[inline(always)]
-pub fn told_apart(page: Pointer, slot: u32, bytes: u64) {
-    if is_on() && slot != NOT_FOLLOWED && slot != NO_SLOT {
-        move_to_slot(number(page), pages(bytes), slot);
+pub fn told_apart(page: Pointer, owner: u32, bytes: u64) {
+    if is_on() && owner != NOT_FOLLOWED {
+        move_to(number(page), pages(bytes), owner);
     }
 }
 
@@ -103,9 +91,9 @@ fn moved<A: Access>(old: Pointer, new: Pointer) -> Option<()> {
 }
 
 #[inline(always)]
-fn follow(page: Pointer, slot: u32, bytes: u64) {
-    if is_on() && slot != NOT_FOLLOWED {
-        insert(number(page), pages(bytes), slot);
+fn follow(page: Pointer, owner: u32, bytes: u64) {
+    if is_on() && owner != NOT_FOLLOWED {
+        insert(number(page), pages(bytes), owner);
     }
 }
 
@@ -144,17 +132,17 @@ fn order_of(pages: u64) -> u64 {
     u64::from(pages.trailing_zeros()) & (STRUCT_PAGE - 1)
 }
 
-/// Adds to what a slot's account holds, or takes from it.
+/// Adds to what an account holds, or takes from it.
 #[inline(always)]
-fn change(owner: *mut OwnerTotals, bytes: u64) {
+fn change(account: *mut Account, bytes: u64) {
     // SAFETY: a live map value; pages come and go on every CPU.
-    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(&raw mut (*owner).live, bytes) };
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(&raw mut (*account).live, bytes) };
 }
 
 #[inline(always)]
-fn take_from(slot: u32, pages: u64) {
-    if let Some(owner) = OWNERS.get_ptr_mut(slot) {
-        change(owner, bytes(pages).wrapping_neg());
+fn take_from(owner: u32, pages: u64) {
+    if let Some(account) = ACCOUNTS.get_ptr_mut(owner) {
+        change(account, bytes(pages).wrapping_neg());
     }
 }
 
@@ -175,14 +163,14 @@ fn seen(order: u64) -> Option<*mut u8> {
 
 /// Puts pages into the ledger.
 #[inline(never)]
-fn insert(page: u64, pages: u64, slot: u32) {
+fn insert(page: u64, pages: u64, owner: u32) {
     let order = order_of(pages);
     let key = page | order;
     let entry = LivePages {
-        slot,
+        owner,
         pages: pages as u32,
     };
-    let Some(owner) = OWNERS.get_ptr_mut(slot) else {
+    let Some(account) = ACCOUNTS.get_ptr_mut(owner) else {
         return count_loss(LossCounter::LiveFull, bytes(pages));
     };
     if order != 0
@@ -191,9 +179,9 @@ fn insert(page: u64, pages: u64, slot: u32) {
         // SAFETY: as in `seen`; it is only ever set.
         unsafe { seen.write_volatile(1) };
     }
-    change(owner, bytes(pages));
+    change(account, bytes(pages));
     if pages == 1 {
-        match put(page, slot) {
+        match put(page, owner) {
             Put::New => return,
             // The end of what was there before was missed.
             Put::InsteadOf(before) => return take_from(before, pages),
@@ -207,11 +195,11 @@ fn insert(page: u64, pages: u64, slot: u32) {
         // The end of what was there before was missed.
         // SAFETY: a live map value of pages that are charged right now, so nobody else changes it.
         let before = unsafe { core::ptr::replace(stale, entry) };
-        return take_from(before.slot, before.pages.into());
+        return take_from(before.owner, before.pages.into());
     }
-    change(owner, bytes(pages).wrapping_neg());
+    change(account, bytes(pages).wrapping_neg());
     // SAFETY: as in `change`.
-    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(&raw mut (*owner).not_followed, bytes(pages)) };
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(&raw mut (*account).not_followed, bytes(pages)) };
     count_loss(LossCounter::LiveFull, bytes(pages));
 }
 
@@ -249,10 +237,10 @@ fn is_piece(entry: *const LivePages, pages: u64, kind: u32) -> bool {
     if u64::from(entry.pages) < pages {
         return false;
     }
-    let Some(owner) = OWNERS.get(entry.slot) else {
+    let Some(account) = ACCOUNTS.get(entry.owner) else {
         return false;
     };
-    let of = u32::from(owner.account.kind);
+    let of = u32::from(account.key.kind);
     kind == ANY_KIND || kind == of || is_kernel(kind) && is_kernel(of)
 }
 
@@ -268,15 +256,15 @@ fn is_kernel(kind: u32) -> bool {
 #[inline(never)]
 fn release(page: u64, pages: u64, kind: u32) {
     if pages == 1
-        && let Some(slot) = remove(page)
+        && let Some(owner) = remove(page)
     {
-        return take_from(slot, pages);
+        return take_from(owner, pages);
     }
     let Some((key, entry)) = find(page, pages, kind) else {
         return;
     };
     // SAFETY: a live map value; pieces may be given back on several CPUs at once.
-    let LivePages { slot, pages: left } = unsafe { core::ptr::read_volatile(entry) };
+    let LivePages { owner, pages: left } = unsafe { core::ptr::read_volatile(entry) };
     let gone = if u64::from(left) > pages {
         // SAFETY: as above.
         unsafe {
@@ -292,28 +280,28 @@ fn release(page: u64, pages: u64, kind: u32) {
     if gone {
         let _ = PAGES.remove(&key);
     }
-    take_from(slot, pages);
+    take_from(owner, pages);
 }
 
 /// Follows new pages for whoever holds the old ones.
 #[inline(never)]
 fn copy(old: u64, new: u64, pages: u64) {
     if pages == 1
-        && let Some(slot) = singles::find(old)
+        && let Some(owner) = singles::find(old)
     {
         // SAFETY: a live map value of a page that is charged.
-        return insert(new, pages, unsafe { slot.read_volatile() });
+        return insert(new, pages, unsafe { owner.read_volatile() });
     }
     if let Some((_, entry)) = find(old, pages, ANY_KIND) {
         // SAFETY: a live map value.
-        let slot = unsafe { core::ptr::read_volatile(&raw const (*entry).slot) };
-        insert(new, pages, slot);
+        let owner = unsafe { core::ptr::read_volatile(&raw const (*entry).owner) };
+        insert(new, pages, owner);
     }
 }
 
 /// Counts pages for another account.
 #[inline(never)]
-fn move_to_slot(page: u64, pages: u64, slot: u32) {
+fn move_to(page: u64, pages: u64, owner: u32) {
     let single = if pages == 1 { singles::find(page) } else { None };
     let held_by = match single {
         Some(held_by) => held_by,
@@ -322,17 +310,17 @@ fn move_to_slot(page: u64, pages: u64, slot: u32) {
                 return;
             };
             // SAFETY: a live map value.
-            unsafe { &raw mut (*entry).slot }
+            unsafe { &raw mut (*entry).owner }
         }
     };
-    let Some(owner) = OWNERS.get_ptr_mut(slot) else {
+    let Some(account) = ACCOUNTS.get_ptr_mut(owner) else {
         return;
     };
     // SAFETY: in a live map value of pages that are being made ready, so nobody else changes it.
     unsafe {
         let before = held_by.read_volatile();
-        change(owner, bytes(pages));
-        held_by.write_volatile(slot);
+        change(account, bytes(pages));
+        held_by.write_volatile(owner);
         take_from(before, pages);
     }
 }

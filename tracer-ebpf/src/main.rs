@@ -20,6 +20,7 @@ mod kind;
 mod live;
 mod maps;
 mod memcg_stat;
+mod numbers;
 mod oom;
 mod place;
 mod reclaim;

@@ -2,9 +2,9 @@
 
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, Queue, RingBuf};
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf, Stack};
 use tracer_common::{
-    AccountKey, AccountTotals, FILTER_LEN, FileKey, GuestRanges, KernelOffsets, LivePages, LossCounter, OwnerTotals,
+    Account, AccountKey, FILTER_LEN, FileKey, GuestRanges, KernelOffsets, LivePages, LossCounter, RECENT_BITS,
     SinglePage, WATCHES, WatchState, WatchedMemcg,
 };
 
@@ -61,9 +61,21 @@ pub static RECORDS: RingBuf = RingBuf::with_byte_size(1 << 22, 0);
 #[map]
 pub static STACK_RECORDS: RingBuf = RingBuf::with_byte_size(1 << 22, 0);
 
-/// The accounts: the truth that the records only report.
+/// The accounts by their numbers: the truth that the records only report.
 #[map]
-pub static ACCOUNTS: HashMap<AccountKey, AccountTotals> = HashMap::with_max_entries(16_384, 0);
+pub static ACCOUNTS: Array<Account> = Array::with_max_entries(tracer_common::ACCOUNTS, BPF_F_MMAPABLE);
+
+/// The numbers of the accounts that are open.
+#[map]
+pub static NUMBERS: HashMap<AccountKey, u32> = HashMap::with_max_entries(tracer_common::ACCOUNTS, 0);
+
+/// Numbers that no account has.
+#[map]
+pub static FREE_NUMBERS: Stack<u32> = Stack::with_max_entries(tracer_common::ACCOUNTS, 0);
+
+/// Numbers of accounts that were added to of late, by a hash of their keys.
+#[map]
+pub static RECENT: Array<u32> = Array::with_max_entries(1 << RECENT_BITS, 0);
 
 /// The numbers of the watched memcgs, by cgroup id.
 #[map]
@@ -112,14 +124,6 @@ pub static SINGLES: Array<SinglePage> = Array::with_max_entries(1, BPF_F_MMAPABL
 /// The page ledger: all others. Its size is set at load.
 #[map]
 pub static PAGES: HashMap<u64, LivePages> = HashMap::with_max_entries(1, 0);
-
-/// What accounts hold, by slot. As many as there are, and none for slot 0.
-#[map]
-pub static OWNERS: Array<OwnerTotals> = Array::with_max_entries(1, 0);
-
-/// Slots that nobody has.
-#[map]
-pub static FREE_SLOTS: Queue<u32> = Queue::with_max_entries(1, 0);
 
 /// Orders that pages in the ledger were ever of: 1 at their index.
 #[map]

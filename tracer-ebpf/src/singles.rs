@@ -14,7 +14,7 @@ use crate::maps::{SINGLES, global};
 pub enum Put {
     /// It is there.
     New,
-    /// It is there, and was before, held by this slot.
+    /// It is there, and was before, held by this account.
     InsteadOf(u32),
     /// Another one is.
     NoRoom,
@@ -27,7 +27,7 @@ fn entry(page: u64) -> Option<*mut SinglePage> {
 
 /// Puts a page into the array.
 #[inline(always)]
-pub fn put(page: u64, slot: u32) -> Put {
+pub fn put(page: u64, owner: u32) -> Put {
     let Some(entry) = entry(page) else {
         return Put::NoRoom;
     };
@@ -39,11 +39,11 @@ pub fn put(page: u64, slot: u32) -> Put {
         }
         alone(&raw mut (*entry).busy, || {
             let there = (&raw const (*entry).page).read_volatile();
-            let before = (&raw const (*entry).slot).read_volatile();
+            let before = (&raw const (*entry).owner).read_volatile();
             if there != 0 && there != page {
                 return None;
             }
-            (&raw mut (*entry).slot).write_volatile(slot);
+            (&raw mut (*entry).owner).write_volatile(owner);
             (&raw mut (*entry).page).write_volatile(page);
             Some(if there == 0 { Put::New } else { Put::InsteadOf(before) })
         })
@@ -51,18 +51,18 @@ pub fn put(page: u64, slot: u32) -> Put {
     }
 }
 
-/// The slot that holds a page, as a place that may be written to; `None` where the page is not in the array.
+/// The number of the account that holds a page, as a place that may be written to; `None` where the page is not in the array.
 #[inline(always)]
 pub fn find(page: u64) -> Option<*mut u32> {
     let entry = entry(page)?;
     // SAFETY: as in `put`.
     unsafe {
         let found = (&raw const (*entry).page).read_volatile() == page;
-        found.then_some(&raw mut (*entry).slot)
+        found.then_some(&raw mut (*entry).owner)
     }
 }
 
-/// Takes a page out, and says which slot held it.
+/// Takes a page out, and says which account held it.
 #[inline(always)]
 pub fn remove(page: u64) -> Option<u32> {
     let entry = entry(page)?;
@@ -71,8 +71,8 @@ pub fn remove(page: u64) -> Option<u32> {
         if (&raw const (*entry).page).read_volatile() != page {
             return None;
         }
-        let slot = (&raw const (*entry).slot).read_volatile();
+        let owner = (&raw const (*entry).owner).read_volatile();
         (&raw mut (*entry).page).write_volatile(0);
-        Some(slot)
+        Some(owner)
     }
 }

@@ -10,7 +10,7 @@ use aya_ebpf::bindings::{BPF_F_USER_STACK, BPF_RB_NO_WAKEUP};
 use aya_ebpf::helpers::bpf_get_current_comm;
 use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_get_task_stack, bpf_ktime_get_boot_ns};
 use tracer_common::{
-    AccountKey, AccountTotals, COMM_LEN, KERNEL_FRAMES, LossCounter, RecordKind, Region, StackRecord, USER_FRAMES,
+    Account, AccountKey, COMM_LEN, KERNEL_FRAMES, LossCounter, RecordKind, Region, StackRecord, USER_FRAMES,
     crosses_step,
 };
 
@@ -22,7 +22,7 @@ const ADDRESS: usize = size_of::<u64>();
 
 /// Adds to what an account samples, and samples when that passes the end of a step.
 #[inline(always)]
-pub fn sample(key: &AccountKey, totals: *mut AccountTotals, direction: Direction, bytes: u64) {
+pub fn sample(key: &AccountKey, totals: *mut Account, direction: Direction, bytes: u64) {
     if global!(STACKS) == 0 || key.region != Region::Overhead as u8 {
         return;
     }
@@ -45,7 +45,7 @@ pub fn sample(key: &AccountKey, totals: *mut AccountTotals, direction: Direction
 
 /// Puts the current thread's stacks into their ring buffer.
 #[inline(never)]
-fn take(key: &AccountKey, totals: *mut AccountTotals, sampled: u64) {
+fn take(key: &AccountKey, totals: *mut Account, sampled: u64) {
     let Some(mut entry) = STACK_RECORDS.reserve::<StackRecord>(0) else {
         return count_loss(LossCounter::StacksDropped, 1);
     };

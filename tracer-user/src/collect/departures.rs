@@ -14,7 +14,7 @@ pub type Comm = [u8; COMM_LEN];
 
 /// How long a thread that has left /proc may take to its very end, on a busy machine, too.
 const LAST_STEPS_NS: u64 = 200_000_000;
-/// Threads that are waited for. Each holds some accounts, of which the kernel side has 16384 in all: where threads end
+/// Threads that are waited for. Each holds some accounts, of which there are 32767 in all: where threads end
 /// faster than that, the oldest are waited for less.
 const MOST: usize = 512;
 

@@ -1,25 +1,25 @@
-//! What accounts hold: followed from the moment an account has a slot in the page ledger until it holds nothing any more,
-//! which may be long after its thread is gone.
+//! What accounts hold whose pages are followed: from the moment an account is open until it holds nothing any more, which may
+//! be long after its thread is gone.
 
 use std::collections::{BTreeMap, HashSet};
 
-use tracer_common::{AccountKey, AccountTotals, Kind, OVERFLOW_TID, OwnerTotals};
+use tracer_common::{Account, AccountKey, Kind, OVERFLOW_TID};
 
 use crate::probe::Tracer;
 use crate::recording::event::Live;
 
-/// Accounts that have a slot.
+/// Accounts whose pages are followed.
 #[derive(Debug, Default)]
 pub struct Holdings {
-    slots: BTreeMap<u32, Holding>,
-    /// When the slots were last read, CLOCK_BOOTTIME nanoseconds.
+    by_number: BTreeMap<u32, Holding>,
+    /// When they were last read, CLOCK_BOOTTIME nanoseconds.
     read_ns: u64,
 }
 
 #[derive(Debug)]
 struct Holding {
     account: AccountKey,
-    /// The account was removed: nothing will be charged to it any more.
+    /// Nothing will be charged to it any more.
     ended: bool,
     /// As last read: bytes held, and bytes that found no room.
     now: (u64, u64),
@@ -29,18 +29,15 @@ struct Holding {
 
 impl Holdings {
     /// Reads what accounts hold, those that are new among them. Nothing where pages are not followed.
-    pub fn read(&mut self, now: u64, tracer: &Tracer, accounts: &[(AccountKey, AccountTotals)]) {
-        for (_, totals) in accounts {
-            if !self.slots.contains_key(&totals.slot)
-                && let Some(owner) = tracer.owner(totals.slot)
-            {
-                self.slots.insert(totals.slot, Holding::new(owner.account));
+    pub fn read(&mut self, now: u64, tracer: &Tracer, accounts: &[(u32, Account)]) {
+        for (number, account) in accounts {
+            if tracer.follows(&account.key) {
+                let holding = self.by_number.entry(*number);
+                holding.or_insert_with(|| Holding::new(account.key));
             }
         }
-        for (slot, holding) in &mut self.slots {
-            if let Some(owner) = tracer.owner(*slot) {
-                holding.now = figures(&owner);
-            }
+        for (number, holding) in &mut self.by_number {
+            holding.now = tracer.held(*number);
         }
         self.read_ns = now;
     }
@@ -51,51 +48,44 @@ impl Holdings {
         self.read_ns
     }
 
-    /// An account was removed, whose thread is gone. What it holds is followed on.
-    pub fn retire(&mut self, key: &AccountKey, slot: u32) {
-        if let Some(holding) = self.slots.get_mut(&slot)
-            && holding.account == *key
-        {
+    /// An account has ended, whose thread is gone. What it holds is followed on.
+    pub fn retire(&mut self, number: u32) {
+        if let Some(holding) = self.by_number.get_mut(&number) {
             holding.ended = true;
         }
     }
 
     /// What changed since this was last asked, as last read. Accounts that ended and hold nothing are told for the last time,
-    /// and their slots are free.
+    /// and their numbers are free.
     pub fn changed(&mut self, tracer: &mut Tracer) -> Vec<Live> {
         let mut changed = Vec::new();
-        self.slots.retain(|slot, holding| {
+        self.by_number.retain(|number, holding| {
             changed.extend(holding.tell());
             let over = holding.ended && holding.now.0 == 0;
             if over {
-                tracer.close_slot(*slot);
+                tracer.close_account(*number);
             }
             !over
         });
         changed
     }
 
-    /// Memcgs are watched no more: what is given back there is seen no more. Their accounts are told to hold nothing.
+    /// Memcgs are watched no more, and their threads' accounts have ended: what is given back there is seen no more. They are
+    /// told to hold nothing.
     pub fn leave(&mut self, memcgs: &HashSet<u64>, tracer: &mut Tracer) -> Vec<Live> {
+        let mut left: BTreeMap<u32, Holding> = BTreeMap::new();
+        left.extend(
+            self.by_number
+                .extract_if(.., |_, holding| memcgs.contains(&holding.account.memcg)),
+        );
+        tracer.forget_pages(&left.keys().copied().collect());
         let mut changed = Vec::new();
-        let mut left = HashSet::new();
-        // Whoever opened them closes them.
-        let mut overflow = HashSet::new();
-        self.slots.retain(|slot, holding| {
-            let stays = !memcgs.contains(&holding.account.memcg);
-            if !stays {
-                left.insert(*slot);
-                if holding.account.tid == OVERFLOW_TID {
-                    overflow.insert(*slot);
-                }
-                holding.now.0 = 0;
-                changed.extend(holding.tell());
-            }
-            stays
-        });
-        if tracer.forget_pages(&left) {
-            for slot in left.difference(&overflow) {
-                tracer.close_slot(*slot);
+        for (number, mut holding) in left {
+            holding.now.0 = 0;
+            changed.extend(holding.tell());
+            // Whoever opened the others closes them.
+            if holding.account.tid != OVERFLOW_TID {
+                tracer.close_account(number);
             }
         }
         changed
@@ -127,8 +117,4 @@ impl Holding {
             not_followed: self.now.1,
         })
     }
-}
-
-fn figures(owner: &OwnerTotals) -> (u64, u64) {
-    (owner.live, owner.not_followed)
 }

@@ -53,18 +53,6 @@ impl ProbeState {
         }
     }
 
-    /// Whether it is attached as a kprobe.
-    #[must_use]
-    pub fn is_kprobe(&self) -> bool {
-        matches!(
-            self.outcome,
-            Outcome::Attached {
-                backend: Backend::Kprobe,
-                ..
-            }
-        )
-    }
-
     /// The same, with what was refused before, for a recording's header.
     #[must_use]
     pub fn in_header(&self) -> String {

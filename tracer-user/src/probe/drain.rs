@@ -2,17 +2,13 @@
 
 use std::collections::HashSet;
 
-use aya::maps::MapError;
 use tracer_common::{
-    AccountKey, AccountTotals, FileKey, GuestRange, GuestRanges, Kind, LossCounter, MAX_GUEST_RANGES, NOT_FOLLOWED,
-    OVERFLOW_TID, OwnerTotals, Region, Watched,
+    Account, AccountKey, FileKey, GuestRange, GuestRanges, Kind, LossCounter, MAX_GUEST_RANGES, OVERFLOW_TID, Region,
+    Watched,
 };
 
 use super::record::{Record, StackSample, decode, decode_stack};
 use super::tracer::{ProbeError, Tracer, failed};
-
-/// Creates a new element only (include/uapi/linux/bpf.h).
-const BPF_NOEXIST: u64 = 1;
 
 /// Kinds of memory that can be guest RAM, and so have accounts in every region.
 const USER_KINDS: [Kind; 3] = [Kind::Anon, Kind::File, Kind::Shmem];
@@ -39,11 +35,6 @@ fn overflow_keys(memcg: u64) -> impl Iterator<Item = AccountKey> {
         })
 }
 
-/// Whether the pages of an account are followed, where any are.
-fn follows(key: &AccountKey) -> bool {
-    key.region == Region::Overhead as u8 && Kind::from_u8(key.kind).is_some_and(Kind::is_followed)
-}
-
 impl Tracer {
     /// Watches a memcg, or changes what is known of it.
     ///
@@ -57,32 +48,9 @@ impl Tracer {
     fn try_watch(&mut self, memcg: u64, watched: Watched) -> Result<(), ProbeError> {
         // The overflow accounts come first: from the first charge on there is a place for every byte.
         for key in overflow_keys(memcg) {
-            self.open_overflow(key)?;
+            self.accounts.open(key)?;
         }
         self.watches.watch(memcg, watched)
-    }
-
-    fn open_overflow(&mut self, key: AccountKey) -> Result<(), ProbeError> {
-        if self.accounts.get(&key, 0).is_ok() {
-            return Ok(());
-        }
-        let slot = match &mut self.ledger {
-            Some(ledger) if follows(&key) => ledger.open_overflow(key),
-            _ => NOT_FOLLOWED,
-        };
-        let empty = AccountTotals {
-            charged: 0,
-            uncharged: 0,
-            emitted: 0,
-            tgid: 0,
-            slot,
-            sampled: 0,
-            comm: [0; 16],
-        };
-        match self.accounts.insert(key, empty, BPF_NOEXIST) {
-            Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
-            other => other.map_err(failed("ACCOUNTS")),
-        }
     }
 
     /// Stops watching a memcg. Its accounts stay until they are removed.
@@ -93,13 +61,13 @@ impl Tracer {
         self.watches.unwatch(memcg)
     }
 
-    /// Removes the overflow accounts of a memcg that is watched no more, after its totals were read.
+    /// Closes the overflow accounts of a memcg that is watched no more, after its totals were read and its pages forgotten.
     pub fn close_overflow(&mut self, memcg: u64) {
         for key in overflow_keys(memcg) {
-            self.remove_account(&key);
-        }
-        if let Some(ledger) = &mut self.ledger {
-            ledger.close_overflow(memcg);
+            if let Some(number) = self.accounts.number(&key) {
+                self.accounts.end(number, &key);
+                self.accounts.close(number);
+            }
         }
     }
 
@@ -168,48 +136,48 @@ impl Tracer {
         }
     }
 
-    /// Every account that was ever added to. An account that changes while the map is read shows its totals of some
+    /// Every account that was ever added to, with its number. An account that changes meanwhile shows its totals of some
     /// moment in between.
-    ///
-    /// # Errors
-    /// When the map cannot be read.
-    pub fn accounts(&self) -> Result<Vec<(AccountKey, AccountTotals)>, ProbeError> {
-        let mut accounts = match &self.all_accounts {
-            Some(batches) => batches.read()?,
-            None => self
-                .accounts
-                .iter()
-                .collect::<Result<Vec<_>, _>>()
-                .map_err(failed("ACCOUNTS"))?,
-        };
-        accounts.retain(|(_, totals)| totals.charged != 0 || totals.uncharged != 0);
-        Ok(accounts)
-    }
-
-    /// Removes an account of a thread that is gone, after its totals were read. An account that is not there is fine.
-    pub fn remove_account(&mut self, key: &AccountKey) {
-        let _ = self.accounts.remove(key);
-    }
-
-    /// What the account that has this slot holds; `None` where pages are not followed, or there is no such slot.
     #[must_use]
-    pub fn owner(&self, slot: u32) -> Option<OwnerTotals> {
-        self.ledger.as_ref()?.owner(slot)
+    pub fn accounts(&self) -> Vec<(u32, Account)> {
+        self.accounts.read()
     }
 
-    /// Makes a slot free whose account was removed and holds nothing.
-    pub fn close_slot(&mut self, slot: u32) {
-        if let Some(ledger) = &mut self.ledger {
-            ledger.close(slot);
+    /// Whether the pages of an account are followed.
+    #[must_use]
+    pub fn follows(&self, key: &AccountKey) -> bool {
+        self.ledger.is_some()
+            && key.region == Region::Overhead as u8
+            && Kind::from_u8(key.kind).is_some_and(Kind::is_followed)
+    }
+
+    /// Ends an account of a thread that is gone, and returns it as it is in the end. Where its pages are followed, it keeps its
+    /// number until that is closed.
+    pub fn end_account(&mut self, number: u32, key: &AccountKey) -> Account {
+        let last = self.accounts.end(number, key);
+        if !self.follows(key) {
+            self.accounts.close(number);
         }
+        last
     }
 
-    /// Forgets the pages of these slots, whose memcgs are watched no more. False where that failed: their slots are then in
-    /// use for good.
-    pub fn forget_pages(&mut self, slots: &HashSet<u32>) -> bool {
-        match &mut self.ledger {
-            Some(ledger) if !slots.is_empty() => ledger.forget(slots),
-            _ => true,
+    /// What an account holds, and what it was charged that found no room in the page ledger, in bytes.
+    #[must_use]
+    pub fn held(&self, number: u32) -> (u64, u64) {
+        self.accounts.held(number)
+    }
+
+    /// Makes a number free whose account has ended and holds nothing.
+    pub fn close_account(&mut self, number: u32) {
+        self.accounts.close(number);
+    }
+
+    /// Forgets the pages of these accounts, whose memcgs are watched no more.
+    pub fn forget_pages(&mut self, owners: &HashSet<u32>) {
+        if let Some(ledger) = &mut self.ledger
+            && !owners.is_empty()
+        {
+            ledger.forget(owners);
         }
     }
 

@@ -1,10 +1,10 @@
 //! The page ledger's maps: how large they are, what they need of a kernel, and what accounts hold by them.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 
 use aya::Ebpf;
-use aya::maps::{Array, HashMap, MapData, Queue};
-use tracer_common::{AccountKey, LivePages, NO_SLOT, NOT_FOLLOWED, OwnerTotals};
+use aya::maps::{HashMap, MapData};
+use tracer_common::LivePages;
 
 use super::attach::{Outcome, ProbeState};
 use super::btf::KernelTypes;
@@ -12,10 +12,6 @@ use super::plan::{Group, Probe};
 use super::singles::{Singles, split};
 use super::table::PROBES;
 use super::tracer::{ProbeError, take};
-
-/// Accounts that may hold pages at a time, those of threads that are gone included. Beyond that a memcg's overflow account
-/// holds them.
-pub const SLOTS: u32 = 16_384;
 
 /// Pages that there is room for at least: 256 MiB of overhead, 3 MiB of memory.
 const MIN_PAGES: u32 = 1 << 16;
@@ -97,86 +93,31 @@ pub(super) fn lacking(states: &[ProbeState]) -> Option<String> {
 pub(super) struct PageLedger {
     singles: Singles,
     pages: HashMap<MapData, u64, LivePages>,
-    owners: Array<MapData, OwnerTotals>,
-    free: Queue<MapData, u32>,
-    /// Slots of overflow accounts, by memcg.
-    overflow: BTreeMap<u64, Vec<u32>>,
 }
 
 impl PageLedger {
-    /// Takes the maps, and makes every slot free.
+    /// Takes the maps.
     pub(super) fn take(ebpf: &mut Ebpf, room: u32) -> Result<Self, ProbeError> {
         let (singles, _) = split(room);
-        let mut this = Self {
+        Ok(Self {
             singles: Singles::take(ebpf, singles)?,
             pages: take(ebpf, "PAGES")?,
-            owners: take(ebpf, "OWNERS")?,
-            free: take(ebpf, "FREE_SLOTS")?,
-            overflow: BTreeMap::new(),
-        };
-        for slot in 1..=SLOTS {
-            this.free.push(slot, 0).map_err(|source| ProbeError::Map {
-                map: "FREE_SLOTS",
-                source,
-            })?;
-        }
-        Ok(this)
+        })
     }
 
-    /// A slot for an overflow account: user space opens these.
-    pub(super) fn open_overflow(&mut self, key: AccountKey) -> u32 {
-        let Ok(slot) = self.free.pop(0) else {
-            return NO_SLOT;
-        };
-        let empty = OwnerTotals {
-            account: key,
-            live: 0,
-            not_followed: 0,
-        };
-        if self.owners.set(slot, empty, 0).is_err() {
-            return NO_SLOT;
-        }
-        self.overflow.entry(key.memcg).or_default().push(slot);
-        slot
-    }
-
-    /// The overflow accounts of a memcg were removed, and no page shows them.
-    pub(super) fn close_overflow(&mut self, memcg: u64) {
-        for slot in self.overflow.remove(&memcg).unwrap_or_default() {
-            self.close(slot);
-        }
-    }
-
-    /// What is held by the account that has a slot; `None` where there is no such slot.
-    pub(super) fn owner(&self, slot: u32) -> Option<OwnerTotals> {
-        if slot == NOT_FOLLOWED || slot == NO_SLOT {
-            return None;
-        }
-        self.owners.get(&slot, 0).ok()
-    }
-
-    /// Makes a slot free that no account has and no page shows.
-    pub(super) fn close(&mut self, slot: u32) {
-        let _ = self.free.push(slot, 0);
-    }
-
-    /// Removes the pages of these slots: their ends will not be seen. False where some are left.
-    pub(super) fn forget(&mut self, slots: &HashSet<u32>) -> bool {
-        if let Err(error) = self.singles.forget(slots) {
-            log::warn!("cannot forget pages: {error}");
-            return false;
-        }
+    /// Removes the pages of these accounts: their ends will not be seen.
+    pub(super) fn forget(&mut self, owners: &HashSet<u32>) {
+        self.singles.forget(owners);
         let theirs: Vec<u64> = self
             .pages
             .iter()
             .flatten()
-            .filter(|(_, entry)| slots.contains(&entry.slot))
+            .filter(|(_, entry)| owners.contains(&entry.owner))
             .map(|(key, _)| key)
             .collect();
         for key in theirs {
             let _ = self.pages.remove(&key);
         }
-        true
     }
 }
 

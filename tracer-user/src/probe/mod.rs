@@ -1,8 +1,8 @@
 //! Kernel features, backends, loading and draining of the eBPF programs. The only room that touches aya.
 
+mod accounts;
 mod attach;
 mod attached;
-mod batch;
 mod btf;
 mod drain;
 #[cfg(test)]
@@ -10,6 +10,7 @@ mod drift_tests;
 mod fallback;
 mod kernel_table;
 mod live;
+mod mapped;
 mod missed;
 mod plan;
 mod preemption;

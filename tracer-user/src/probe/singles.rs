@@ -1,17 +1,13 @@
 //! The array in front of the page ledger's hash table, shared with the kernel side as memory.
 
 use std::collections::HashSet;
-use std::num::NonZeroUsize;
-use std::os::fd::{AsFd as _, OwnedFd};
-use std::ptr::NonNull;
+use std::hint;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::{hint, io};
 
 use aya::Ebpf;
-use aya::maps::{Map, MapError};
-use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use tracer_common::SinglePage;
 
+use super::mapped::{Mapped, Shared};
 use super::tracer::ProbeError;
 
 /// Splits the room for pages: entries of the array, a power of two, and of the hash table, which takes what is larger than
@@ -30,37 +26,29 @@ pub(super) const fn shift(singles: u32) -> u32 {
 #[repr(C)]
 struct Entry {
     page: AtomicU64,
-    slot: AtomicU32,
+    owner: AtomicU32,
     busy: AtomicU32,
 }
 
 const _: () = assert!(size_of::<Entry>() == size_of::<SinglePage>());
 
+// SAFETY: integers that are only accessed atomically.
+unsafe impl Shared for Entry {}
+
 /// The array.
-pub(super) struct Singles {
-    map: OwnedFd,
-    len: usize,
-}
+pub(super) struct Singles(Mapped<Entry>);
 
 impl Singles {
     /// Takes the map, which has this many entries.
     pub(super) fn take(ebpf: &mut Ebpf, len: u32) -> Result<Self, ProbeError> {
-        let Some(Map::Array(map)) = ebpf.take_map("SINGLES") else {
-            return Err(ProbeError::Load {
-                reason: "the object has no map SINGLES".to_owned(),
-            });
-        };
-        let map = map.fd().as_fd().try_clone_to_owned().map_err(failed)?;
-        let len = usize::try_from(len).map_err(|error| failed(io::Error::other(error)))?;
-        Ok(Self { map, len })
+        Mapped::take(ebpf, "SINGLES", len).map(Self)
     }
 
-    /// Removes the pages of these slots.
-    pub(super) fn forget(&self, slots: &HashSet<u32>) -> io::Result<()> {
-        let entries = Mapping::new(self)?;
-        for entry in entries.all() {
+    /// Removes the pages of these accounts.
+    pub(super) fn forget(&self, owners: &HashSet<u32>) {
+        for entry in self.0.all() {
             let theirs =
-                || entry.page.load(Ordering::SeqCst) != 0 && slots.contains(&entry.slot.load(Ordering::SeqCst));
+                || entry.page.load(Ordering::SeqCst) != 0 && owners.contains(&entry.owner.load(Ordering::SeqCst));
             while theirs() {
                 // The kernel side puts nothing there meanwhile: see `alone` in tracer-ebpf.
                 if entry.busy.fetch_add(1, Ordering::SeqCst) == 0 && theirs() {
@@ -70,48 +58,6 @@ impl Singles {
                 hint::spin_loop();
             }
         }
-        Ok(())
-    }
-}
-
-/// The array in this process's memory.
-struct Mapping {
-    start: NonNull<Entry>,
-    bytes: NonZeroUsize,
-    len: usize,
-}
-
-impl Mapping {
-    fn new(singles: &Singles) -> io::Result<Self> {
-        let bytes = NonZeroUsize::new(singles.len * size_of::<Entry>()).ok_or(io::ErrorKind::InvalidInput)?;
-        let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-        // SAFETY: a new mapping, of no more than the map has: kernel/bpf/arraymap.c array_map_mmap() (5.5 to 7.3)
-        let start = unsafe { mmap(None, bytes, access, MapFlags::MAP_SHARED, &singles.map, 0) }?;
-        Ok(Self {
-            start: start.cast(),
-            bytes,
-            len: singles.len,
-        })
-    }
-
-    fn all(&self) -> &[Entry] {
-        // SAFETY: the mapping has as many entries, lives as long as this, is aligned to a page, and all that is in it are
-        // integers that are only accessed atomically.
-        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
-    }
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: what `new` has mapped, and nobody holds a reference to it any more.
-        let _ = unsafe { munmap(self.start.cast(), self.bytes.get()) };
-    }
-}
-
-fn failed(source: io::Error) -> ProbeError {
-    ProbeError::Map {
-        map: "SINGLES",
-        source: MapError::IoError(source),
     }
 }
 

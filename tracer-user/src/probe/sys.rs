@@ -4,8 +4,6 @@ use std::io;
 
 /// kernel: include/uapi/linux/bpf.h enum bpf_cmd (4.13 to 7.3)
 pub(super) const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
-/// The same (5.6 to 7.3)
-pub(super) const MAP_LOOKUP_BATCH: libc::c_long = 24;
 
 /// Calls it.
 ///

@@ -6,13 +6,14 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
+use aya::sys::SyscallError;
 use aya::{Btf, Ebpf, EbpfError, EbpfLoader};
 use aya_log::EbpfLogger;
-use tracer_common::{AccountKey, AccountTotals, FileKey, GuestRanges, KernelOffsets, LossCounter};
+use tracer_common::{FileKey, GuestRanges, KernelOffsets, LossCounter};
 
+use super::accounts::Accounts;
 use super::attach::{Attacher, Outcome, ProbeState, chain, os_error};
 use super::attached::Attached;
-use super::batch::Batches;
 use super::btf::{KernelTypes, TypesError};
 use super::fallback::passed_over;
 use super::kernel_table::{Unresolved, resolve_offsets};
@@ -131,9 +132,7 @@ pub struct Tracer {
     samples_stacks: bool,
     pub(super) ring: RingBuf<MapData>,
     pub(super) stacks: RingBuf<MapData>,
-    pub(super) accounts: HashMap<MapData, AccountKey, AccountTotals>,
-    /// The same map, to be read by batches where that keeps no program from running.
-    pub(super) all_accounts: Option<Batches<AccountKey, AccountTotals>>,
+    pub(super) accounts: Accounts,
     pub(super) watches: Watches,
     pub(super) guest_ranges: HashMap<MapData, u32, GuestRanges>,
     pub(super) guest_files: HashMap<MapData, FileKey, u8>,
@@ -249,9 +248,6 @@ impl Tracer {
             LiveState::Off(_) => None,
         };
         let watches = Watches::take(&mut ebpf, &states, again)?;
-        let all_accounts = (!again && !states.iter().any(ProbeState::is_kprobe))
-            .then(|| Batches::of(&ebpf, "ACCOUNTS"))
-            .transpose()?;
         Ok(Self {
             ledger,
             live,
@@ -263,8 +259,7 @@ impl Tracer {
             samples_stacks: false,
             ring: take(&mut ebpf, "RECORDS")?,
             stacks: take(&mut ebpf, "STACK_RECORDS")?,
-            all_accounts,
-            accounts: take(&mut ebpf, "ACCOUNTS")?,
+            accounts: Accounts::take(&mut ebpf)?,
             watches,
             guest_ranges: take(&mut ebpf, "GUEST_RANGES")?,
             guest_files: take(&mut ebpf, "GUEST_FILES")?,
@@ -363,9 +358,9 @@ impl Kernel {
         let page_shift = page_size.trailing_zeros();
         // kernel: enum bpf_func_id, BPF_FUNC_get_current_task_btf (5.11)
         let has_task_btf = u32::from(self.types.enum_value("BPF_FUNC_get_current_task_btf").is_some());
-        let (pages, slots) = match live {
-            LiveState::On { pages } => (*pages, live::SLOTS),
-            LiveState::Off(_) => (1, 1),
+        let pages = match live {
+            LiveState::On { pages } => *pages,
+            LiveState::Off(_) => 1,
         };
         let (in_array, in_table) = singles::split(pages);
         let follow = u32::from(matches!(live, LiveState::On { .. }));
@@ -389,9 +384,6 @@ impl Kernel {
             .override_global("SINGLES_SHIFT", &singles::shift(in_array), true)
             .map_max_entries("SINGLES", in_array)
             .map_max_entries("PAGES", in_table)
-            // Slot 0 stands for none.
-            .map_max_entries("OWNERS", slots + 1)
-            .map_max_entries("FREE_SLOTS", slots)
             .load(OBJECT)
             .map_err(|error| not_loaded(&error))
     }
@@ -433,6 +425,14 @@ fn page_items(offsets: &KernelOffsets) -> u64 {
 /// An error of a map, with its name.
 pub(super) fn failed(map: &'static str) -> impl Fn(MapError) -> ProbeError {
     move |source| ProbeError::Map { map, source }
+}
+
+/// What the kernel answers where a map has no room.
+pub(super) fn full(map: &'static str) -> ProbeError {
+    failed(map)(MapError::SyscallError(SyscallError {
+        call: "bpf_map_update_elem",
+        io_error: io::Error::from_raw_os_error(libc::E2BIG),
+    }))
 }
 
 /// Why maps or globals were refused.

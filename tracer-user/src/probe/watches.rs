@@ -8,7 +8,7 @@ use tracer_common::{FILTER_LEN, KNOWN_LEN, WATCHES, WatchState, Watched, Watched
 
 use super::attach::{Outcome, ProbeState};
 use super::plan::Backend;
-use super::tracer::{ProbeError, failed, take};
+use super::tracer::{ProbeError, failed, full, take};
 
 /// Any element, new or not (include/uapi/linux/bpf.h).
 const BPF_ANY: u64 = 0;
@@ -74,7 +74,7 @@ impl Watches {
                 .set(number, entry, BPF_ANY)
                 .map_err(failed("WATCHED_MEMCGS"));
         }
-        let number = self.unused.pop_front().ok_or_else(full)?;
+        let number = self.unused.pop_front().ok_or_else(|| full("WATCHED"))?;
         let result = self.tell(memcg, number, entry);
         match result {
             Ok(()) => {
@@ -135,16 +135,4 @@ impl Watches {
 /// The place of a memcg in the filter.
 fn remainder(memcg: u64) -> u32 {
     u32::try_from(memcg % u64::from(FILTER_LEN)).unwrap_or(0)
-}
-
-/// What the kernel answers where a map has no room.
-fn full() -> ProbeError {
-    let io_error = std::io::Error::from_raw_os_error(libc::E2BIG);
-    ProbeError::Map {
-        map: "WATCHED",
-        source: MapError::SyscallError(aya::sys::SyscallError {
-            call: "bpf_map_update_elem",
-            io_error,
-        }),
-    }
 }

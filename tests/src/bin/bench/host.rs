@@ -111,9 +111,9 @@ fn rounds(group: &Memcg, other: &Memcg, bpftrace: &[&str]) -> Result<Vec<(&'stat
             list.push(fault_time(&pages)?);
             if let Some(tracer) = tracer {
                 let counted = tracer
-                    .accounts()?
+                    .accounts()
                     .iter()
-                    .any(|(_, totals)| totals.charged as usize >= FAULTS * PAGE);
+                    .any(|(_, account)| account.charged as usize >= FAULTS * PAGE);
                 ensure!(counted == (*name == "watched"), "{name}: counted: {counted}");
             }
             drop(peer);

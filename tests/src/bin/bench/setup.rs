@@ -161,13 +161,14 @@ impl Setup {
                 tracer, watched, guest, ..
             } => (tracer, watched, guest),
         };
-        let accounts = tracer.accounts()?;
+        let accounts = tracer.accounts();
         let charged = |region: Option<Region>| -> u64 {
             accounts
                 .iter()
-                .filter(|(key, _)| Some(key.memcg) == *watched)
-                .filter(|(key, _)| region.is_none_or(|region| key.region == region as u8))
-                .map(|(_, totals)| totals.charged)
+                .map(|(_, account)| account)
+                .filter(|account| Some(account.key.memcg) == *watched)
+                .filter(|account| region.is_none_or(|region| account.key.region == region as u8))
+                .map(|account| account.charged)
                 .sum()
         };
         ensure!(

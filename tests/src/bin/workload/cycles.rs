@@ -102,11 +102,11 @@ pub fn check(count: usize, backend: &str) -> Result<Document> {
         pulse.go()?;
         expect(&mut pulse, "touched")?;
         tracer.detach();
-        let charged = charged_to(&tracer, pulse.pid())?;
+        let charged = charged_to(&tracer, pulse.pid());
         if charged != signed(PULSE as u64) {
             *off.entry(charged).or_insert(0) += 1;
         }
-        ensure!(lost(&tracer)? == 0, "bytes found no account");
+        ensure!(lost(&tracer) == 0, "bytes found no account");
         drop(tracer);
         pulse.go()?;
         expect(&mut pulse, "given back")?;
@@ -271,18 +271,18 @@ fn expect(worker: &mut Worker, phase: &str) -> Result<()> {
 }
 
 /// Anonymous memory that a thread was charged, its placement not counted twice.
-fn charged_to(tracer: &Tracer, tid: u32) -> Result<i64> {
-    let accounts = tracer.accounts()?.into_iter();
-    let accounts = accounts
-        .filter(|(key, _)| key.tid == tid && key.kind == Kind::Anon as u8 && key.region != Region::Unplaced as u8);
-    Ok(accounts.map(|(_, totals)| signed(totals.charged)).sum())
+fn charged_to(tracer: &Tracer, tid: u32) -> i64 {
+    let accounts = tracer.accounts().into_iter().map(|(_, account)| account);
+    let placed = accounts.filter(|account| {
+        let key = account.key;
+        key.tid == tid && key.kind == Kind::Anon as u8 && key.region != Region::Unplaced as u8
+    });
+    placed.map(|account| signed(account.charged)).sum()
 }
 
 /// Bytes that went to nobody's account.
-fn lost(tracer: &Tracer) -> Result<u64> {
-    let overflow = tracer
-        .accounts()?
-        .into_iter()
-        .filter(|(key, _)| key.tid == OVERFLOW_TID);
-    Ok(overflow.map(|(_, totals)| totals.charged).sum())
+fn lost(tracer: &Tracer) -> u64 {
+    let accounts = tracer.accounts().into_iter().map(|(_, account)| account);
+    let overflow = accounts.filter(|account| account.key.tid == OVERFLOW_TID);
+    overflow.map(|account| account.charged).sum()
 }

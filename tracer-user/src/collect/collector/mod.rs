@@ -3,7 +3,7 @@
 mod records;
 mod walk;
 
-use tracer_common::{AccountKey, AccountTotals};
+use tracer_common::Account;
 
 use super::accounts::Accounts;
 use super::departures::Departures;
@@ -181,11 +181,12 @@ impl<S: EventSink> Collector<S> {
         if self.kills.any_waiting() {
             return Ok(None);
         }
-        Ok(Some(self.footer(accounts.iter(), ended)))
+        Ok(Some(self.footer(&accounts, ended)))
     }
 
-    fn footer<'a>(&self, accounts: impl Iterator<Item = &'a (AccountKey, AccountTotals)>, ended: &str) -> Footer {
-        let in_map = accounts.map(|(key, totals)| (*key, totals.charged, totals.uncharged));
+    fn footer(&self, accounts: &[(u32, Account)], ended: &str) -> Footer {
+        let accounts = accounts.iter().map(|(_, account)| account);
+        let in_map = accounts.map(|account| (account.key, account.charged, account.uncharged));
         Footer {
             totals: self.accounts.totals(in_map),
             loss: self.losses.told(),
@@ -220,8 +221,8 @@ impl<S: EventSink> Collector<S> {
         self.announce_kills(u64::MAX)?;
         self.emit_stacks(Stacks::last_events)?;
         self.update_loss()?;
-        let accounts = self.tracer.accounts()?;
-        let footer = self.footer(accounts.iter(), ended);
+        let accounts = self.tracer.accounts();
+        let footer = self.footer(&accounts, ended);
         self.emit(boot_ns(), Body::Footer(footer))?;
         Ok(self.sink)
     }
@@ -253,7 +254,7 @@ impl<S: EventSink> Collector<S> {
     }
 
     /// The accounts, then the kernel's own figures, as close to each other as can be.
-    fn sample(&mut self, now: u64) -> Result<Vec<(AccountKey, AccountTotals)>, CollectError> {
+    fn sample(&mut self, now: u64) -> Result<Vec<(u32, Account)>, CollectError> {
         self.refresh(now)?;
         self.losses.look_at_programs(&self.tracer);
         self.drain()?;

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use tracer_common::{AccountKey, AccountTotals, Kind, OVERFLOW_TID};
+use tracer_common::{Account, Kind, OVERFLOW_TID};
 
 use super::{CollectError, Collector};
 use crate::collect::departures::{Comm, ThreadKey};
@@ -21,15 +21,15 @@ const WALK_NS: u64 = 100_000_000;
 const PURE_KINDS: [u8; 2] = [Kind::Anon as u8, Kind::Shmem as u8];
 
 impl<S: EventSink> Collector<S> {
-    /// Reads every account, and removes those of threads that are gone for good. Returns those that stay, as read.
-    pub(super) fn walk(&mut self) -> Result<Vec<(AccountKey, AccountTotals)>, CollectError> {
+    /// Reads every account, and ends those of threads that are gone for good. Returns those that stay, as read.
+    pub(super) fn walk(&mut self) -> Result<Vec<(u32, Account)>, CollectError> {
         let began = boot_ns();
-        // In this order: a thread that is gone now puts no more records into the ring, so once that is drained the
-        // map says all there will ever be of its accounts.
+        // In this order: a thread that is gone now puts no more records into the ring, so once that is drained its
+        // accounts say all there will ever be.
         let gone = self.gone_threads();
         let left = self.left_memcgs();
         self.drain()?;
-        let mut accounts = self.tracer.accounts()?;
+        let mut accounts = self.tracer.accounts();
         let now = boot_ns();
         let killed = self.kills.first_waiting().filter(|&t| t > self.last_walk_ns);
         if killed.is_some() {
@@ -37,7 +37,18 @@ impl<S: EventSink> Collector<S> {
             self.tell_holdings(self.holdings.read_ns())?;
         }
         self.holdings.read(now, &self.tracer, &accounts);
-        for (key, totals) in &accounts {
+        let is_over = |account: &Account| {
+            gone.contains_key(&(account.key.tid, account.key.start_ns)) || left.contains(&account.key.memcg)
+        };
+        for (number, account) in &accounts {
+            let key = &account.key;
+            let ends = is_over(account);
+            // Whoever opened the others closes them.
+            let totals = if ends && key.tid != OVERFLOW_TID {
+                self.tracer.end_account(*number, key)
+            } else {
+                *account
+            };
             let seen = Seen {
                 tid: key.tid,
                 tgid: totals.tgid,
@@ -54,13 +65,12 @@ impl<S: EventSink> Collector<S> {
                 self.charge(killed, key, &seen, totals.charged, 0)?;
             }
             self.charge(now, key, &seen, totals.charged, totals.uncharged)?;
-            if gone.contains_key(&(key.tid, key.start_ns)) || left.contains(&key.memcg) {
-                self.tracer.remove_account(key);
+            if ends {
                 self.accounts.retire(key, totals.charged, totals.uncharged);
                 if let Some(stacks) = &mut self.stacks {
                     stacks.retire(key);
                 }
-                self.holdings.retire(key, totals.slot);
+                self.holdings.retire(*number);
             }
         }
         for live in self.holdings.leave(&left, &mut self.tracer) {
@@ -70,7 +80,7 @@ impl<S: EventSink> Collector<S> {
         if self.losses.take_exits_dropped() {
             self.find_silent_exits(&accounts);
         }
-        accounts.retain(|(key, _)| !gone.contains_key(&(key.tid, key.start_ns)) && !left.contains(&key.memcg));
+        accounts.retain(|(_, account)| !is_over(account));
         for ((tid, start_ns), comm) in gone {
             if let Some(body) = self.names.exited(tid, start_ns, &comm) {
                 self.emit(now, body)?;
@@ -100,12 +110,13 @@ impl<S: EventSink> Collector<S> {
     }
 
     /// Threads that could not say that they exit, and did: the next walk buries them like the others.
-    fn find_silent_exits(&mut self, accounts: &[(AccountKey, AccountTotals)]) {
-        for (key, totals) in accounts {
+    fn find_silent_exits(&mut self, accounts: &[(u32, Account)]) {
+        for (_, account) in accounts {
+            let key = &account.key;
             // Neither the overflow account nor the idle tasks are in /proc.
             let is_thread = key.tid != OVERFLOW_TID && key.tid != 0;
             if is_thread && !is_alive(&self.node, key.tid, key.start_ns) {
-                self.departures.exits((key.tid, key.start_ns), totals.comm);
+                self.departures.exits((key.tid, key.start_ns), account.comm);
             }
         }
     }

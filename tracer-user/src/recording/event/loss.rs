@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 pub struct Loss {
     /// Times the ring buffer was full: bytes were late, not lost.
     pub ring_full: u64,
-    /// Times the account map was full: bytes went into a memcg's overflow account.
+    /// Times there was no account left: bytes went into a memcg's overflow account.
     pub accounts_full: u64,
     /// Bytes that found no account.
     pub lost_bytes: u64,
