@@ -1,7 +1,7 @@
 //! Accounts by their numbers: found by a look at who had a place last, or by the hash of numbers; opened where there is none.
 //!
-//! The place takes a quarter of the instructions of the hash. It is right or it is not, whoever wrote to it: an account
-//! says itself whose it is.
+//! The place saves some 120 instructions of the hash. It is right or it is not, whoever wrote to it: an account says itself
+//! whose it is.
 
 use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::helpers::bpf_get_current_comm;

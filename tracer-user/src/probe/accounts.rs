@@ -17,6 +17,10 @@ use super::tracer::{ProbeError, failed, full, take};
 /// Creates a new element only (include/uapi/linux/bpf.h).
 const BPF_NOEXIST: u64 = 1;
 
+/// Accounts that may be in the middle of being opened, one on each CPU and some in threads that lost theirs meanwhile: behind
+/// as many numbers in a row that are not used yet, none is.
+const ON_THE_WAY: u32 = 256;
+
 /// Words of an [`Account`].
 const WORDS: usize = size_of::<Account>() / size_of::<u64>();
 /// Where its memcg is among them, and so on.
@@ -124,11 +128,7 @@ impl Accounts {
 
     /// Every account that was ever added to, with its number. One that is opened meanwhile may be missing.
     pub(super) fn read(&self) -> Vec<(u32, Account)> {
-        let used = self.entries.all().iter().zip(0..).skip(1);
-        used.take_while(|(entry, _)| entry.is_used())
-            .map(|(entry, number)| (number, entry.read()))
-            .filter(|(_, account)| account.key.memcg != 0 && (account.charged != 0 || account.uncharged != 0))
-            .collect()
+        added_to(self.entries.all())
     }
 
     /// What an account holds, and what it was charged that found no room in the page ledger, in bytes.
@@ -156,29 +156,63 @@ impl Accounts {
     }
 }
 
+fn added_to(entries: &[Entry]) -> Vec<(u32, Account)> {
+    let mut unused = 0;
+    let used = entries.iter().zip(0..).skip(1).take_while(|(entry, _)| {
+        unused = if entry.is_used() { 0 } else { unused + 1 };
+        unused < ON_THE_WAY
+    });
+    used.map(|(entry, number)| (number, entry.read()))
+        .filter(|(_, account)| account.key.memcg != 0 && (account.charged != 0 || account.uncharged != 0))
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use zerocopy::IntoBytes as _;
 
     use super::*;
 
+    const KEY: AccountKey = AccountKey {
+        memcg: 7,
+        start_ns: 8,
+        tid: 9,
+        kind: 1,
+        region: 2,
+        padding: 0,
+    };
+
+    fn filled_with(word: u64) -> Entry {
+        Entry(std::array::from_fn(|_| AtomicU64::new(word)))
+    }
+
+    #[test]
+    fn accounts_behind_one_that_is_being_opened_are_read() {
+        let entries: Vec<Entry> = (0..1000).map(|_| filled_with(0)).collect();
+        let open = |number: usize, bytes| {
+            entries[number].write(KEY);
+            entries[number].0[UNCHARGED].store(bytes, Ordering::Relaxed);
+        };
+        // 2 is on the way, to 3 nothing was added, 5 is free again.
+        open(1, 4096);
+        open(3, 0);
+        open(4, 4096);
+        open(5, 4096);
+        entries[5].write(AccountKey::new_zeroed());
+        open(6, 8192);
+        let numbers: Vec<u32> = added_to(&entries).iter().map(|(number, _)| *number).collect();
+        assert_eq!(numbers, [1, 4, 6]);
+    }
+
     #[test]
     fn an_entry_is_an_account() {
-        let entry = Entry(std::array::from_fn(|_| AtomicU64::new(u64::MAX)));
-        let key = AccountKey {
-            memcg: 7,
-            start_ns: 8,
-            tid: 9,
-            kind: 1,
-            region: 2,
-            padding: 0,
-        };
-        entry.write(key);
+        let entry = filled_with(u64::MAX);
+        entry.write(KEY);
         entry.0[CHARGED].store(4096, Ordering::Relaxed);
         entry.0[LIVE].store(100, Ordering::Relaxed);
         let read = entry.read();
         let expected = Account {
-            key,
+            key: KEY,
             charged: 4096,
             live: 100,
             used: 1,
