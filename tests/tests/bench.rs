@@ -5,7 +5,8 @@ use xtask::bench::{guest, table};
 
 /// What a set-up may add to a step beyond empty programs at the same hooks, in instructions.
 ///
-/// They are some five percent above what they were when this was written, the page ledger included: a compiler may choose other instructions.
+/// They are five to ten percent above the most that they were when this was written, for unwatched memory a quarter: a compiler may
+/// choose other instructions.
 const LIMITS: [(&str, &str, &str, f64); 6] = [
     ("unwatched", "anon", "fault", 175.0),
     ("unwatched", "anon", "free", 65.0),

@@ -108,7 +108,7 @@ impl Accounts {
 
     /// Opens an account; one that is open is fine.
     pub(super) fn open(&mut self, key: AccountKey) -> Result<(), ProbeError> {
-        if self.numbers.get(&key, 0).is_ok() {
+        if self.number(&key).is_some() {
             return Ok(());
         }
         // Where there is none left, that is all that can fail.
@@ -162,8 +162,9 @@ fn added_to(entries: &[Entry]) -> Vec<(u32, Account)> {
         unused = if entry.is_used() { 0 } else { unused + 1 };
         unused < ON_THE_WAY
     });
-    used.map(|(entry, number)| (number, entry.read()))
-        .filter(|(_, account)| account.key.memcg != 0 && (account.charged != 0 || account.uncharged != 0))
+    used.filter(|(entry, _)| entry.word(MEMCG) != 0)
+        .map(|(entry, number)| (number, entry.read()))
+        .filter(|(_, account)| account.charged != 0 || account.uncharged != 0)
         .collect()
 }
 
