@@ -83,7 +83,11 @@ impl Machine<'_> {
             .arg("-initrd")
             .arg(&self.initramfs)
             .arg("-append")
-            .arg(format!("{COMMAND_LINE} hugepages={}", self.hugepages))
+            .arg(format!(
+                "{COMMAND_LINE} hugepages={}{}",
+                self.hugepages,
+                if self.icount { " norandmaps" } else { "" }
+            ))
             .args(["-serial", &format!("file:{}", self.console().display())])
             .args(["-serial", &format!("file:{}", self.messages().display())])
             .args(["-drive", &drive(&results)])
@@ -131,7 +135,8 @@ const COMMAND_LINE: &str = "console=ttyS0 panic=-1 loglevel=5 rdinit=/init no_ti
 /// use two of the host's CPUs all the same.
 const ACCELERATOR: &str = "tcg,thread=single";
 
-/// The clock advances a nanosecond an instruction, and does not wait for the host's when there is nothing to do.
+/// The clock advances a nanosecond an instruction, and does not wait for the host's when there is nothing to do. Where mappings
+/// lie in such a machine (`norandmaps`) is the same in each, too: it decides how long the kernel searches for them.
 const ICOUNT: [&str; 2] = ["-icount", "shift=0,sleep=off"];
 
 /// CPUs of the machine.

@@ -6,27 +6,31 @@ use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use headroom_tests::memory::{HUGE, PAGE, Pages};
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::{major, minor};
 use nix::sys::wait::waitpid;
-use nix::unistd::{ForkResult, Pid, fork, pipe};
+use nix::unistd::{ForkResult, fork};
+use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
-use tracer_common::FileKey;
 
-use crate::guest::{Samples, now};
-use crate::setup::GuestRam;
+use crate::work::Counts;
+
+/// Where a piece of work keeps what can stand for guest RAM.
+#[derive(Serialize, Deserialize)]
+pub enum GuestRam {
+    /// Private memory: the mapping's first address and the one behind it.
+    Mapping(u64, u64),
+    /// A file: its device as the kernel has it, and its inode.
+    File(u32, u64),
+}
 
 /// A piece of work.
 pub trait Load {
-    /// Its name.
-    fn name(&self) -> &'static str;
-
     /// Does a batch of it, step by step.
-    fn batch(&mut self, samples: &mut Samples) -> Result<()>;
+    fn batch(&mut self, counts: &mut Counts) -> Result<()>;
 
     /// What of its memory can stand for guest RAM.
     fn guest_ram(&self) -> Option<GuestRam> {
@@ -44,7 +48,7 @@ pub fn find(name: &str) -> Result<Box<dyn Load>> {
         "small-files" => Box::new(SmallFiles::new()?),
         "tcp" => Box::new(Tcp::new()?),
         "sockets" => Box::new(Sockets),
-        "fork" => Box::new(Fork::new()?),
+        "fork" => Box::new(Fork),
         _ => bail!("there is no load {name}"),
     })
 }
@@ -58,16 +62,12 @@ const BIG: usize = 2;
 struct Anon(Pages);
 
 impl Load for Anon {
-    fn name(&self) -> &'static str {
-        "anon"
-    }
-
-    fn batch(&mut self, samples: &mut Samples) -> Result<()> {
-        samples.step("fault", SMALL, || {
+    fn batch(&mut self, counts: &mut Counts) -> Result<()> {
+        counts.step("fault", SMALL, || {
             self.0.touch(0..SMALL * PAGE);
             Ok(())
         })?;
-        samples.step("free", SMALL, || self.0.give_back(0..SMALL * PAGE))
+        counts.step("free", SMALL, || self.0.give_back(0..SMALL * PAGE))
     }
 
     fn guest_ram(&self) -> Option<GuestRam> {
@@ -84,18 +84,14 @@ fn mapping(pages: &Pages, length: usize) -> Option<GuestRam> {
 struct Thp(Pages);
 
 impl Load for Thp {
-    fn name(&self) -> &'static str {
-        "thp"
-    }
-
-    fn batch(&mut self, samples: &mut Samples) -> Result<()> {
-        samples.step("fault", BIG, || {
+    fn batch(&mut self, counts: &mut Counts) -> Result<()> {
+        counts.step("fault", BIG, || {
             for page in 0..BIG {
                 self.0.touch(page * HUGE..page * HUGE + 1);
             }
             Ok(())
         })?;
-        samples.step("free", BIG, || self.0.give_back(0..BIG * HUGE))
+        counts.step("free", BIG, || self.0.give_back(0..BIG * HUGE))
     }
 
     fn guest_ram(&self) -> Option<GuestRam> {
@@ -119,16 +115,12 @@ impl Shmem {
 }
 
 impl Load for Shmem {
-    fn name(&self) -> &'static str {
-        "shmem"
-    }
-
-    fn batch(&mut self, samples: &mut Samples) -> Result<()> {
-        samples.step("fault", SMALL, || {
+    fn batch(&mut self, counts: &mut Counts) -> Result<()> {
+        counts.step("fault", SMALL, || {
             self.pages.touch(0..SMALL * PAGE);
             Ok(())
         })?;
-        samples.step("free", SMALL, || {
+        counts.step("free", SMALL, || {
             let hole = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
             Ok(fallocate(&self.file, hole, 0, libc::off_t::try_from(SMALL * PAGE)?)?)
         })
@@ -137,12 +129,9 @@ impl Load for Shmem {
     fn guest_ram(&self) -> Option<GuestRam> {
         let metadata = self.file.metadata().ok()?;
         let device = metadata.dev();
-        Some(GuestRam::File(FileKey {
-            inode: metadata.ino(),
-            // kernel: MKDEV, include/linux/kdev_t.h (5.10 to 7.3)
-            device: u32::try_from(major(device) << 20 | minor(device)).ok()?,
-            padding: 0,
-        }))
+        // kernel: MKDEV, include/linux/kdev_t.h (5.10 to 7.3)
+        let number = u32::try_from(major(device) << 20 | minor(device)).ok()?;
+        Some(GuestRam::File(number, metadata.ino()))
     }
 }
 
@@ -164,19 +153,15 @@ impl PageCache {
 }
 
 impl Load for PageCache {
-    fn name(&self) -> &'static str {
-        "file"
-    }
-
-    fn batch(&mut self, samples: &mut Samples) -> Result<()> {
+    fn batch(&mut self, counts: &mut Counts) -> Result<()> {
         let page = [1; PAGE];
-        samples.step("write", SMALL, || {
+        counts.step("write", SMALL, || {
             for number in 0..SMALL {
                 self.file.write_all_at(&page, (number * PAGE) as u64)?;
             }
             Ok(())
         })?;
-        samples.step("truncate", SMALL, || Ok(self.file.set_len(0)?))
+        counts.step("truncate", SMALL, || Ok(self.file.set_len(0)?))
     }
 }
 
@@ -197,18 +182,14 @@ impl SmallFiles {
 }
 
 impl Load for SmallFiles {
-    fn name(&self) -> &'static str {
-        "small-files"
-    }
-
-    fn batch(&mut self, samples: &mut Samples) -> Result<()> {
-        samples.step("create", self.paths.len(), || {
+    fn batch(&mut self, counts: &mut Counts) -> Result<()> {
+        counts.step("create", self.paths.len(), || {
             for path in &self.paths {
                 File::create(path)?;
             }
             Ok(())
         })?;
-        samples.step("unlink", self.paths.len(), || {
+        counts.step("unlink", self.paths.len(), || {
             for path in &self.paths {
                 fs::remove_file(path)?;
             }
@@ -239,13 +220,9 @@ impl Tcp {
 }
 
 impl Load for Tcp {
-    fn name(&self) -> &'static str {
-        "tcp"
-    }
-
-    fn batch(&mut self, samples: &mut Samples) -> Result<()> {
+    fn batch(&mut self, counts: &mut Counts) -> Result<()> {
         const MESSAGES: usize = 16;
-        samples.step("16 KiB", MESSAGES, || {
+        counts.step("16 KiB", MESSAGES, || {
             for _ in 0..MESSAGES {
                 self.from.write_all(&self.buffer)?;
                 self.to.read_exact(&mut self.buffer)?;
@@ -259,20 +236,16 @@ impl Load for Tcp {
 struct Sockets;
 
 impl Load for Sockets {
-    fn name(&self) -> &'static str {
-        "sockets"
-    }
-
-    fn batch(&mut self, samples: &mut Samples) -> Result<()> {
+    fn batch(&mut self, counts: &mut Counts) -> Result<()> {
         const SOCKETS: usize = 32;
         let mut open = Vec::with_capacity(SOCKETS);
-        samples.step("open", SOCKETS, || {
+        counts.step("open", SOCKETS, || {
             for _ in 0..SOCKETS {
                 open.push(UdpSocket::bind("127.0.0.1:0")?);
             }
             Ok(())
         })?;
-        samples.step("close", SOCKETS, || {
+        counts.step("close", SOCKETS, || {
             for socket in open.drain(..) {
                 drop(socket);
             }
@@ -281,70 +254,19 @@ impl Load for Sockets {
     }
 }
 
-/// Processes that end at once. Their parent is a process that has always been the same size, however much of its own memory
-/// a tracer takes here.
-struct Fork {
-    parent: Pid,
-    ask: File,
-    answer: File,
-}
-
-impl Fork {
-    fn new() -> Result<Self> {
-        let (asked, ask) = pipe()?;
-        let (answer, answering) = pipe()?;
-        // SAFETY: this process has one thread.
-        let parent = match unsafe { fork() }.context("cannot fork")? {
-            ForkResult::Parent { child } => child,
-            ForkResult::Child => {
-                drop((ask, answer));
-                let ended = i32::from(fork_when_asked(asked.into(), answering.into()).is_err());
-                // SAFETY: ends the child without running anything of the parent's.
-                unsafe { libc::_exit(ended) }
-            }
-        };
-        Ok(Self {
-            parent,
-            ask: ask.into(),
-            answer: answer.into(),
-        })
-    }
-}
-
-/// Forks once for each byte that comes, and answers with the instructions that it took.
-fn fork_when_asked(mut asked: File, mut answering: File) -> Result<()> {
-    let mut byte = [0];
-    while asked.read(&mut byte)? > 0 {
-        let before = now();
-        // SAFETY: this process has one thread, and the child only ends.
-        match unsafe { fork() }? {
-            ForkResult::Parent { child } => waitpid(child, None)?,
-            // SAFETY: as above.
-            ForkResult::Child => unsafe { libc::_exit(0) },
-        };
-        answering.write_all(&(now() - before).to_ne_bytes())?;
-    }
-    Ok(())
-}
+/// Processes that end at once.
+struct Fork;
 
 impl Load for Fork {
-    fn name(&self) -> &'static str {
-        "fork"
-    }
-
-    fn batch(&mut self, samples: &mut Samples) -> Result<()> {
-        self.ask.write_all(&[0])?;
-        let mut instructions = [0; 8];
-        self.answer.read_exact(&mut instructions)?;
-        samples.add("fork and exit", 1, u64::from_ne_bytes(instructions));
-        Ok(())
-    }
-}
-
-impl Drop for Fork {
-    fn drop(&mut self) {
-        // It is our own child, and is not reaped before.
-        let _ = kill(self.parent, Signal::SIGKILL);
-        let _ = waitpid(self.parent, None);
+    fn batch(&mut self, counts: &mut Counts) -> Result<()> {
+        counts.step("fork and exit", 1, || {
+            // SAFETY: this process has one thread, and the child only ends.
+            match unsafe { fork() }? {
+                ForkResult::Parent { child } => waitpid(child, None)?,
+                // SAFETY: as above.
+                ForkResult::Child => unsafe { libc::_exit(0) },
+            };
+            Ok(())
+        })
     }
 }

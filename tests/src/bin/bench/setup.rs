@@ -8,15 +8,8 @@ use headroom_tests::Memcg;
 use tracer_common::{FileKey, Region, Watched};
 
 use crate::empty::EmptyPrograms;
+use crate::load::GuestRam;
 use crate::peers::{self, Peer};
-
-/// Where a piece of work keeps what can stand for guest RAM.
-pub enum GuestRam {
-    /// Private memory: the mapping's first address and the one behind it.
-    Mapping(u64, u64),
-    /// A file.
-    File(FileKey),
-}
 
 /// A set-up that is in place until it is dropped.
 pub enum Setup {
@@ -29,8 +22,8 @@ pub enum Setup {
         tracer: Box<Tracer>,
         /// The memory cgroup of the work, if it is watched.
         watched: Option<u64>,
-        /// What the work touches is guest RAM.
-        guest: bool,
+        /// The process of the work, if what it touches is guest RAM.
+        guest: Option<u32>,
         /// Another group that is watched, where the work's is not.
         _other: Option<Memcg>,
     },
@@ -44,8 +37,9 @@ pub enum Setup {
 }
 
 impl Setup {
-    /// Puts a set-up in place for work in `group`.
-    pub fn start(name: &str, group: &Memcg) -> Result<Self> {
+    /// Puts a set-up in place for work in `group`, of process `worker`.
+    pub fn start(name: &str, group: &Memcg, worker: u32) -> Result<Self> {
+        let memcg = group.id()?;
         Ok(match name {
             "none" => Self::None,
             "empty" => {
@@ -57,29 +51,24 @@ impl Setup {
             }
             "unwatched" => {
                 let other = Memcg::create()?;
-                Self::watching(Followed::Pages, other.id()?, None, false, Some(other))?
+                Self::watching(Followed::Pages, None, other.id()?, Some(other))?
             }
-            "guest" => Self::watching(Followed::Pages, group.id()?, Some(group.id()?), true, None)?,
-            "watched" => Self::watching(Followed::Nothing, group.id()?, Some(group.id()?), false, None)?,
-            "ledger" => Self::watching(Followed::Pages, group.id()?, Some(group.id()?), false, None)?,
-            "stacks" => Self::watching(Followed::PagesAndStacks, group.id()?, Some(group.id()?), false, None)?,
+            "guest" => Self::watching(Followed::Pages, Some(worker), memcg, None)?,
+            "watched" => Self::watching(Followed::Nothing, None, memcg, None)?,
+            "ledger" => Self::watching(Followed::Pages, None, memcg, None)?,
+            "stacks" => Self::watching(Followed::PagesAndStacks, None, memcg, None)?,
             _ => return Self::peer(name, group),
         })
     }
 
-    fn watching(
-        followed: Followed,
-        memcg: u64,
-        watched: Option<u64>,
-        guest: bool,
-        other: Option<Memcg>,
-    ) -> Result<Self> {
+    /// headroom, watching the memory cgroup of the work, or another one.
+    fn watching(followed: Followed, guest: Option<u32>, memcg: u64, other: Option<Memcg>) -> Result<Self> {
         let mut tracer = Box::new(attach(followed)?);
-        let qemu_tgid = if guest { std::process::id() } else { 0 };
+        let qemu_tgid = guest.unwrap_or(0);
         tracer.watch(memcg, Watched { qemu_tgid, pod: 0 })?;
         Ok(Self::Headroom {
             tracer,
-            watched,
+            watched: other.is_none().then_some(memcg),
             guest,
             _other: other,
         })
@@ -128,21 +117,27 @@ impl Setup {
         Some((with(1), with(2)))
     }
 
-    /// Tells where guest RAM is. False where there is to be none.
-    pub fn place_guest_ram(&mut self, ram: &GuestRam) -> Result<bool> {
+    /// Tells where guest RAM is, if there is to be some.
+    pub fn place_guest_ram(&mut self, ram: &GuestRam) -> Result<()> {
         let Self::Headroom {
-            tracer, guest: true, ..
+            tracer,
+            guest: Some(worker),
+            ..
         } = self
         else {
-            return Ok(true);
+            return Ok(());
         };
-        match ram {
+        match *ram {
             GuestRam::Mapping(start, end) => {
-                tracer.set_guest_ranges(std::process::id(), &[(*start, *end)])?;
+                tracer.set_guest_ranges(*worker, &[(start, end)])?;
             }
-            GuestRam::File(file) => tracer.add_guest_file(*file)?,
+            GuestRam::File(device, inode) => tracer.add_guest_file(FileKey {
+                inode,
+                device,
+                padding: 0,
+            })?,
         }
-        Ok(true)
+        Ok(())
     }
 
     /// Empties the ring buffer, as the collector does.
@@ -176,7 +171,7 @@ impl Setup {
             "the work's memory is counted if it is watched, and only then"
         );
         let guest_bytes = charged(Some(Region::Guest));
-        ensure!((guest_bytes > 0) == *guest, "{guest_bytes} B of guest RAM");
+        ensure!((guest_bytes > 0) == guest.is_some(), "{guest_bytes} B of guest RAM");
         Ok(())
     }
 }
