@@ -24,8 +24,9 @@ macro_rules! kernel_offsets {
 kernel_offsets! {
     /// `folio.flags` (`page.flags` before folios).
     folio_flags,
-    /// `folio.memcg_data`: memcg or obj_cgroup pointer with flag bits.
-    folio_memcg_data,
+    /// Whom a page is charged to: `folio.memcg_data`, a pointer to a memcg or an obj_cgroup with flag bits; `page.mem_cgroup`
+    /// before 5.11.
+    folio_owner,
     /// `folio.mapping`
     folio_mapping,
     /// `folio.index`
@@ -33,8 +34,8 @@ kernel_offsets! {
     /// Pages of a large folio, from its head: `folio._nr_pages` (6.18), `folio._folio_nr_pages` (6.1, 6.12), `compound_nr`
     /// of the second page (5.10).
     folio_nr_pages,
-    /// `page.mem_cgroup`, where a page holds its memcg without flags (before 5.11).
-    page_mem_cgroup,
+    /// 1 where a page holds its memcg without flags (before 5.11), else 0.
+    owner_has_no_flags,
     /// `page.page_type`
     page_type,
     /// Bit of `enum pageflags`: PG_head.
@@ -65,6 +66,8 @@ kernel_offsets! {
     kernfs_id,
     /// `obj_cgroup.memcg`
     objcg_memcg,
+    /// `task_struct.pid`: the thread id.
+    task_pid,
     /// `task_struct.tgid`
     task_tgid,
     /// `task_struct.comm`
@@ -138,7 +141,7 @@ kernel_offsets! {
     /// `enum memcg_stat_item`: MEMCG_PERCPU_B, in bytes.
     stat_percpu,
 }
-assert_layout!(KernelOffsets, size 228);
+assert_layout!(KernelOffsets, size 232);
 
 // SAFETY: repr(C) of u32 fields only: no padding, every bit pattern is valid.
 #[cfg(feature = "user")]

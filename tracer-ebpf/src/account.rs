@@ -9,7 +9,7 @@ use tracer_common::{
     Account, AccountKey, COMM_LEN, ChargeRecord, Kind, LossCounter, NOT_FOLLOWED, RecordKind, Region, Watched,
 };
 
-use crate::kernel::{current_ids, current_start_ns};
+use crate::kernel::current_thread;
 use crate::live::follows;
 use crate::maps::{RECORDS, WATCHED_MEMCGS, count_loss, global};
 use crate::numbers;
@@ -49,16 +49,16 @@ pub fn account(memcg: Watch, kind: Kind, region: Region, direction: Direction, b
     let Some(memcg) = id_of(memcg) else {
         return NOT_FOLLOWED;
     };
-    let (tid, tgid) = current_ids();
+    let (tid, start_ns) = current_thread();
     let mut key = AccountKey {
         memcg,
-        start_ns: current_start_ns(),
+        start_ns,
         tid,
         kind: kind as u8,
         region: region as u8,
         padding: 0,
     };
-    let number = add(&mut key, tgid, direction, bytes);
+    let number = add(&mut key, direction, bytes);
     if follows(kind, region) { number } else { NOT_FOLLOWED }
 }
 
@@ -102,8 +102,8 @@ pub fn place(memcg: Watch, kind: Kind, region: Region, bytes: u64) -> u32 {
 /// Adds to the account of this key, and returns its number. Where there is no room for it the key becomes that of its memcg's
 /// overflow account: what is told of totals is told under the account that has them.
 #[inline(never)]
-fn add(key: &mut AccountKey, tgid: u32, direction: Direction, bytes: u64) -> u32 {
-    let Some((number, account)) = numbers::find(key).or_else(|| numbers::open(key, tgid)) else {
+fn add(key: &mut AccountKey, direction: Direction, bytes: u64) -> u32 {
+    let Some((number, account)) = numbers::find(key).or_else(|| numbers::open(key)) else {
         count_loss(LossCounter::LostBytes, bytes);
         return NOT_FOLLOWED;
     };

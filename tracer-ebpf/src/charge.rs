@@ -8,11 +8,11 @@ use tracer_common::{Kind, Region, WatchState};
 use crate::account::{Direction, account, account_bytes, watched};
 use crate::hooks::{Access, at_entry, at_return};
 use crate::in_flight::{land, take_off};
-use crate::kernel::{Folio, Pointer, socket_memcg};
+use crate::kernel::{Folio, Pointer};
 use crate::live;
 use crate::maps::global;
 use crate::unplaced::remember;
-use crate::watch::{Watch, is_placed, of_address, of_memcg, of_objcg};
+use crate::watch::{OfFolio, OfMemcg, OfObjcg, OfSocket, Watch, is_placed};
 
 // kernel: int __mem_cgroup_charge(struct folio *, struct mm_struct *, gfp_t) (5.16 to 7.3), with struct page * on 5.15;
 // int mem_cgroup_charge(struct page *, struct mm_struct *, gfp_t) (5.8 to 5.14)
@@ -21,26 +21,18 @@ at_return!(
     charge_folio_again,
     charge_folio_kprobe,
     charge_folio_kretprobe,
-    takes 3 => charged_folio(0 from 0, 1 from 1)
+    takes 3, OfFolio(0 from 0) => charged_folio(0 from 0, 1 from 1)
 );
 
 /// A folio was just charged: page cache is charged without an mm or has its mapping already, shmem is swapbacked,
 /// anonymous memory is neither.
 #[inline(always)]
-fn charged_folio<A: Access>(folio: Pointer, mm: Pointer, status: i32) -> Option<()> {
+fn charged_folio<A: Access>(owner: OfFolio, folio: Pointer, mm: Pointer, status: i32) -> Option<()> {
     if status != 0 {
         return None;
     }
     let folio = Folio(folio);
-    let memcg = folio.owner_in::<A>()?.memcg;
-    watched_folio::<A>(folio.0, mm, memcg);
-    Some(())
-}
-
-/// Apart from what everyone's charges go through, which so has fewer registers to save.
-#[inline(never)]
-fn watched_folio<A: Access>(folio: Pointer, mm: Pointer, memcg: Watch) {
-    let folio = Folio(folio);
+    let memcg = owner.memcg()?;
     let waits = folio.is_swapbacked_or_huge_in::<A>();
     let (kind, placed) = if waits && folio.in_swap_cache() {
         (Kind::Anon, false)
@@ -52,7 +44,7 @@ fn watched_folio<A: Access>(folio: Pointer, mm: Pointer, memcg: Watch) {
         (Kind::Anon, !waits)
     };
     if placed && take_off(folio) {
-        return;
+        return Some(());
     }
     // Left there by who charged it before and was watched no more when it was given back.
     land(folio);
@@ -60,6 +52,7 @@ fn watched_folio<A: Access>(folio: Pointer, mm: Pointer, memcg: Watch) {
         remember(folio);
     }
     account(memcg, kind, Region::Unplaced, Direction::Charge, folio.bytes());
+    Some(())
 }
 
 // kernel: int mem_cgroup_swapin_charge_folio(struct folio *, struct mm_struct *, gfp_t, swp_entry_t) (6.1 to 7.1), the
@@ -69,17 +62,17 @@ at_return!(
     charge_swapin_again,
     charge_swapin_kprobe,
     charge_swapin_kretprobe,
-    takes 4 => swapped_in(0 from 0)
+    takes 4, OfFolio(0 from 0) => swapped_in(0 from 0)
 );
 
 /// Nobody knows yet whether this was anonymous memory or shmem: `place_shmem` moves it where it was the latter.
 #[inline(always)]
-fn swapped_in<A: Access>(folio: Pointer, status: i32) -> Option<()> {
+fn swapped_in<A: Access>(owner: OfFolio, folio: Pointer, status: i32) -> Option<()> {
     if status != 0 {
         return None;
     }
     let folio = Folio(folio);
-    let memcg = folio.owner_in::<A>()?.memcg;
+    let memcg = owner.memcg()?;
     remember(folio);
     account(memcg, Kind::Anon, Region::Unplaced, Direction::Charge, folio.bytes());
     Some(())
@@ -91,7 +84,7 @@ at_return!(
     charge_hugetlb_again,
     charge_hugetlb_kprobe,
     charge_hugetlb_kretprobe,
-    takes 2 => charged_hugetlb(0 from 0)
+    takes 2, OfFolio(0 from 0) => charged_hugetlb(0 from 0)
 );
 
 // kernel: int mem_cgroup_charge_hugetlb(struct folio *, struct mm_struct *, gfp_t) (7.3)
@@ -100,27 +93,27 @@ at_return!(
     charge_hugetlb_mm_again,
     charge_hugetlb_mm_kprobe,
     charge_hugetlb_mm_kretprobe,
-    takes 3 => charged_hugetlb(0 from 0)
+    takes 3, OfFolio(0 from 0) => charged_hugetlb(0 from 0)
 );
 
 #[inline(always)]
-fn charged_hugetlb<A: Access>(folio: Pointer, status: i32) -> Option<()> {
+fn charged_hugetlb<A: Access>(owner: OfFolio, folio: Pointer, status: i32) -> Option<()> {
     if status != 0 {
         return None;
     }
     let folio = Folio(folio);
-    let memcg = folio.owner_in::<A>()?.memcg;
+    let memcg = owner.memcg()?;
     account(memcg, Kind::Hugetlb, Region::Unplaced, Direction::Charge, folio.bytes());
     Some(())
 }
 
 // kernel: void mem_cgroup_commit_charge(struct folio *, struct mem_cgroup *) (6.7 to 6.12): of huge pages only, when
 // the charge has gone through
-at_entry!(commit_hugetlb, commit_hugetlb_again, commit_hugetlb_kprobe => committed_hugetlb(0, 1));
+at_entry!(commit_hugetlb, commit_hugetlb_again, commit_hugetlb_kprobe, OfMemcg(1) => committed_hugetlb(0));
 
 #[inline(always)]
-fn committed_hugetlb<A: Access>(folio: Pointer, memcg: Pointer) -> Option<()> {
-    let memcg = of_memcg::<A>(memcg)?;
+fn committed_hugetlb<A: Access>(charged: OfMemcg, folio: Pointer) -> Option<()> {
+    let memcg = charged.memcg::<A>()?;
     account(
         memcg,
         Kind::Hugetlb,
@@ -137,15 +130,15 @@ at_return!(
     charge_kernel_pages_again,
     charge_kernel_pages_kprobe,
     charge_kernel_pages_kretprobe,
-    takes 3 => charged_kernel_pages(0 from 0, 2 from 1)
+    takes 3, OfFolio(0 from 0) => charged_kernel_pages(0 from 0, 2 from 1)
 );
 
 #[inline(always)]
-fn charged_kernel_pages<A: Access>(page: Pointer, order: u32, status: i32) -> Option<()> {
+fn charged_kernel_pages<A: Access>(owner: OfFolio, page: Pointer, order: u32, status: i32) -> Option<()> {
     if status != 0 {
         return None;
     }
-    let memcg = Folio(page).owner_in::<A>()?.memcg;
+    let memcg = owner.memcg()?;
     live::charged(
         page,
         memcg,
@@ -162,15 +155,15 @@ at_return!(
     charge_objects_again,
     charge_objects_kprobe,
     charge_objects_kretprobe,
-    takes 3 => charged_objects(0 from 0, 2 from 1)
+    takes 3, OfObjcg(0 from 0) => charged_objects(2 from 1)
 );
 
 #[inline(always)]
-fn charged_objects<A: Access>(objcg: Pointer, bytes: u64, status: i32) -> Option<()> {
+fn charged_objects<A: Access>(charged: OfObjcg, bytes: u64, status: i32) -> Option<()> {
     if status != 0 {
         return None;
     }
-    objects::<A>(objcg, Direction::Charge, bytes)
+    objects::<A>(charged, Direction::Charge, bytes)
 }
 
 // kernel: the same prototype, where only what is no slab object goes through it: see `account_objects` (6.15 to 7.3)
@@ -179,24 +172,24 @@ at_return!(
     charge_other_objects_again,
     charge_other_objects_kprobe,
     charge_other_objects_kretprobe,
-    takes 3 => charged_objects(0 from 0, 2 from 1)
+    takes 3, OfObjcg(0 from 0) => charged_objects(2 from 1)
 );
 
 /// Objects are charged in bytes to their obj_cgroup.
 #[inline(always)]
-pub fn objects<A: Access>(objcg: Pointer, direction: Direction, bytes: u64) -> Option<()> {
-    let memcg = of_objcg::<A>(objcg)?;
+pub fn objects<A: Access>(charged: OfObjcg, direction: Direction, bytes: u64) -> Option<()> {
+    let memcg = charged.memcg::<A>()?;
     account(memcg, Kind::Slab, Region::Overhead, direction, bytes);
     Some(())
 }
 
 // kernel: void __account_obj_stock(struct obj_cgroup *, struct obj_stock_pcp *, int nr, struct pglist_data *, enum
 // node_stat_item) (6.15 to 7.3): every slab object, with its bytes, negative when it is freed
-at_entry!(account_objects, account_objects_again, account_objects_kprobe => accounted_objects(0, 2));
+at_entry!(account_objects, account_objects_again, account_objects_kprobe, OfObjcg(0) => accounted_objects(2));
 
 #[inline(always)]
-fn accounted_objects<A: Access>(objcg: Pointer, bytes: i32) -> Option<()> {
-    let memcg = of_objcg::<A>(objcg)?;
+fn accounted_objects<A: Access>(charged: OfObjcg, bytes: i32) -> Option<()> {
+    let memcg = charged.memcg::<A>()?;
     account_bytes(memcg, Kind::Slab, Region::Overhead, i64::from(bytes));
     Some(())
 }
@@ -208,7 +201,7 @@ at_return!(
     charge_socket_always,
     charge_socket_kprobe,
     charge_socket_kretprobe,
-    takes 3 => charged_socket(0 from 0, 1 from 1)
+    takes 3, OfMemcg(0 from 0) => charged_socket(1 from 1)
 );
 
 // kernel: bool mem_cgroup_charge_skmem(struct mem_cgroup *, unsigned int) (5.3 to 5.14)
@@ -218,15 +211,15 @@ at_return!(
     charge_socket_two_always,
     charge_socket_two_kprobe,
     charge_socket_two_kretprobe,
-    takes 2 => charged_socket(0 from 0, 1 from 1)
+    takes 2, OfMemcg(0 from 0) => charged_socket(1 from 1)
 );
 
 #[inline(always)]
-fn charged_socket<A: Access>(memcg: Pointer, pages: u32, charged: u8) -> Option<()> {
+fn charged_socket<A: Access>(whom: OfMemcg, pages: u32, charged: u8) -> Option<()> {
     if charged == 0 {
         return None;
     }
-    socket(of_memcg::<A>(memcg)?, Direction::Charge, pages)
+    socket(whom.memcg::<A>()?, Direction::Charge, pages)
 }
 
 // kernel: bool mem_cgroup_sk_charge(const struct sock *, unsigned int, gfp_t) (6.16 to 7.3)
@@ -236,15 +229,15 @@ at_return!(
     charge_socket_of_always,
     charge_socket_of_kprobe,
     charge_socket_of_kretprobe,
-    takes 3 => charged_socket_of(0 from 0, 1 from 1)
+    takes 3, OfSocket(0 from 0) => charged_socket_of(1 from 1)
 );
 
 #[inline(always)]
-fn charged_socket_of<A: Access>(socket_address: Pointer, pages: u32, charged: u8) -> Option<()> {
+fn charged_socket_of<A: Access>(whom: OfSocket, pages: u32, charged: u8) -> Option<()> {
     if charged == 0 {
         return None;
     }
-    socket(of_address(socket_memcg(socket_address)?)?, Direction::Charge, pages)
+    socket(whom.memcg()?, Direction::Charge, pages)
 }
 
 /// Socket buffers are charged in pages.
@@ -263,16 +256,16 @@ pub fn socket(memcg: Watch, direction: Direction, pages: u32) -> Option<()> {
 // kernel: void mem_cgroup_replace_folio(struct folio *old, struct folio *new) (6.7 to 7.3); before it
 // mem_cgroup_migrate(struct folio *, struct folio *) (5.16 to 6.6), with struct page * (5.3 to 5.15). From 6.7 on
 // mem_cgroup_migrate hands the charge over and charges nothing.
-at_entry!(charge_replacement, charge_replacement_again, charge_replacement_kprobe => replaced(0, 1));
+at_entry!(charge_replacement, charge_replacement_again, charge_replacement_kprobe, OfFolio(0) => replaced(0, 1));
 
 /// The new page is charged without asking, the old one gives its charge back when it is freed.
 #[inline(always)]
-fn replaced<A: Access>(old: Pointer, new: Pointer) -> Option<()> {
+fn replaced<A: Access>(owner: OfFolio, old: Pointer, new: Pointer) -> Option<()> {
     let (old, new) = (Folio(old), Folio(new));
     if new.is_charged() {
         return None;
     }
-    let memcg = old.owner()?.memcg;
+    let memcg = owner.memcg()?;
     let entry = watched(memcg)?;
     // The same kind and region as the old page will leave with.
     let (kind, region) = crate::uncharge::user_kind::<A>(new, entry.qemu_tgid)?;

@@ -7,8 +7,11 @@ pub fn place(number: u32, shift: u32) -> u32 {
     scatter(number) >> (shift & (u32::BITS - 1))
 }
 
+/// 2^32 by the golden ratio, and odd.
+pub const FACTOR: u32 = 0x9e37_79b1;
+
 /// As many numbers as there are, each another one that has nothing to do with it.
 #[inline(always)]
 pub fn scatter(number: u32) -> u32 {
-    number.wrapping_mul(0x9e37_79b1)
+    number.wrapping_mul(FACTOR)
 }

@@ -147,17 +147,49 @@ fn seen(call: u32) -> Option<*mut u32> {
     SEEN.get_ptr_mut(hash::place(call, u32::BITS - SEEN_BITS))
 }
 
-/// The first program of a pair has run. Said last: while it runs, an interrupt's call is one that it is kept from. `always`:
-/// the second one is attached everywhere.
+/// The first program of a pair has run. Said last: while it runs, an interrupt's call is one that it is kept from.
 #[inline(always)]
-pub fn ran(ctx: &impl EbpfContext, always: bool) {
-    if !always && global!(AGAIN) == 0 {
-        return;
-    }
+pub fn ran(ctx: &impl EbpfContext) {
     let call = call(ctx);
     if let Some(slot) = seen(call) {
         // SAFETY: a live map value.
         unsafe { slot.write_volatile(call) };
+    }
+}
+
+/// Whether there is a second program: `always` where it is attached everywhere.
+#[inline(always)]
+pub fn is_pair(always: bool) -> bool {
+    always || global!(AGAIN) != 0
+}
+
+/// What a program asks about first: everyone's charges come so far, and few go on.
+pub trait Subject: Copy {
+    /// The argument that it is found by.
+    type Argument;
+
+    /// Finds it.
+    fn of<A: Access>(argument: Self::Argument) -> Self;
+
+    /// Whether there is nothing to do.
+    fn is_other(self) -> bool;
+}
+
+/// Of programs that have something to do whoever it is about.
+#[derive(Clone, Copy)]
+pub struct Anyone;
+
+impl Subject for Anyone {
+    type Argument = Pointer;
+
+    #[inline(always)]
+    fn of<A: Access>(_: Pointer) -> Self {
+        Self
+    }
+
+    #[inline(always)]
+    fn is_other(self) -> bool {
+        false
     }
 }
 
@@ -178,8 +210,9 @@ pub fn must_run_again(ctx: &impl EbpfContext) -> bool {
     true
 }
 
-/// Programs at the entry of a kernel function: `at_entry!(NAME, NAME_again, NAME_kprobe => body(ARGUMENT NUMBERS))`, or `at_entry!(in
-/// interrupts, NAME, NAME_always, ...)`.
+/// Programs at the entry of a kernel function: `at_entry!(NAME, NAME_again, NAME_kprobe, Subject(ARGUMENT NUMBER) =>
+/// body(ARGUMENT NUMBERS))`, or `at_entry!(in interrupts, NAME, NAME_always, ...)`. The body gets the subject first, and is a
+/// function of its own, so that those who have nothing to do have no registers to save.
 macro_rules! at_entry {
     (in interrupts, $fentry:ident, $($rest:tt)+) => {
         $crate::hooks::at_entry!(@ true, $fentry, $($rest)+);
@@ -187,25 +220,16 @@ macro_rules! at_entry {
     ($fentry:ident, $($rest:tt)+) => {
         $crate::hooks::at_entry!(@ false, $fentry, $($rest)+);
     };
-    (@ $always:literal, $fentry:ident, $again:ident, $kprobe:ident => $body:ident($($index:literal),+)) => {
-        #[aya_ebpf::macros::fentry]
-        pub fn $fentry(ctx: aya_ebpf::programs::FEntryContext) -> u32 {
-            let _: Option<()> = $body::<$crate::hooks::Typed>($(ctx.arg($index)),+);
-            $crate::hooks::ran(&ctx, $always);
-            0
-        }
-
-        #[aya_ebpf::macros::fentry]
-        pub fn $again(ctx: aya_ebpf::programs::FEntryContext) -> u32 {
-            if $crate::hooks::must_run_again(&ctx) {
-                let _: Option<()> = $body::<$crate::hooks::Typed>($(ctx.arg($index)),+);
-            }
-            0
-        }
+    (@ $always:literal, $fentry:ident, $again:ident, $kprobe:ident, $subject:ident($of:literal) => $body:ident($($index:literal),+)) => {
+        $crate::hooks::pair!(
+            $always, $fentry, $again, aya_ebpf::macros::fentry, aya_ebpf::programs::FEntryContext,
+            $subject($of), $body($($index),+)
+        );
 
         #[aya_ebpf::macros::kprobe]
         pub fn $kprobe(ctx: aya_ebpf::programs::ProbeContext) -> u32 {
-            let _: Option<()> = $body::<$crate::hooks::Probed>($($crate::hooks::register(&ctx, $index)),+);
+            let subject = <$subject as $crate::hooks::Subject>::of::<$crate::hooks::Probed>($crate::hooks::register(&ctx, $of));
+            let _: Option<()> = $body::<$crate::hooks::Probed>(subject, $($crate::hooks::register(&ctx, $index)),+);
             0
         }
     };
@@ -213,9 +237,9 @@ macro_rules! at_entry {
 pub(crate) use at_entry;
 
 /// Programs at the return of a kernel function, with some of its arguments and its return value as the last one:
-/// `at_return!(NAME, NAME_again, NAME_kprobe, NAME_kretprobe, takes 3 => body(0 from 0, 2 from 1))`, where the function takes 3
-/// arguments, of which the body gets number 0, kept in slot 0, and number 2, kept in slot 1; or `at_return!(in interrupts, NAME,
-/// NAME_always, ...)`.
+/// `at_return!(NAME, NAME_again, NAME_kprobe, NAME_kretprobe, takes 3, Subject(0 from 0) => body(0 from 0, 2 from 1))`, where
+/// the function takes 3 arguments, of which the body gets number 0, kept in slot 0, and number 2, kept in slot 1, and the
+/// subject number 0; or `at_return!(in interrupts, NAME, NAME_always, ...)`.
 ///
 /// A fexit program finds the return value right behind the last argument: bpf_get_func_ret came with 5.17 only.
 macro_rules! at_return {
@@ -225,25 +249,16 @@ macro_rules! at_return {
     ($fexit:ident, $($rest:tt)+) => {
         $crate::hooks::at_return!(@ false, $fexit, $($rest)+);
     };
-    (@ $always:literal, $fexit:ident, $again:ident, $kprobe:ident, $kretprobe:ident, takes $count:literal => $body:ident($($index:literal from $slot:literal),+)) => {
-        #[aya_ebpf::macros::fexit]
-        pub fn $fexit(ctx: aya_ebpf::programs::FExitContext) -> u32 {
-            let _: Option<()> = $body::<$crate::hooks::Typed>($(ctx.arg($index)),+, ctx.arg($count));
-            $crate::hooks::ran(&ctx, $always);
-            0
-        }
-
-        #[aya_ebpf::macros::fexit]
-        pub fn $again(ctx: aya_ebpf::programs::FExitContext) -> u32 {
-            if $crate::hooks::must_run_again(&ctx) {
-                let _: Option<()> = $body::<$crate::hooks::Typed>($(ctx.arg($index)),+, ctx.arg($count));
-            }
-            0
-        }
+    (@ $always:literal, $fexit:ident, $again:ident, $kprobe:ident, $kretprobe:ident, takes $count:literal, $subject:ident($of:literal from $kept:literal) => $body:ident($($index:literal from $slot:literal),+)) => {
+        $crate::hooks::pair!(
+            $always, $fexit, $again, aya_ebpf::macros::fexit, aya_ebpf::programs::FExitContext,
+            $subject($of), $body($($index),+, $count)
+        );
 
         #[aya_ebpf::macros::kprobe]
         pub fn $kprobe(ctx: aya_ebpf::programs::ProbeContext) -> u32 {
             let mut values = [0; 3];
+            values[$kept] = $crate::hooks::register(&ctx, $of);
             $(values[$slot] = $crate::hooks::register(&ctx, $index);)+
             $crate::hooks::entered(&ctx, const { $crate::hooks::call_id(stringify!($fexit)) }, values);
             0
@@ -253,10 +268,46 @@ macro_rules! at_return {
         pub fn $kretprobe(ctx: aya_ebpf::programs::RetProbeContext) -> u32 {
             let probe = const { $crate::hooks::call_id(stringify!($fexit)) };
             if let Some(arguments) = $crate::hooks::returned(&ctx, probe) {
-                let _: Option<()> = $body::<$crate::hooks::Probed>($(arguments.get($slot)),+, ctx.ret());
+                let subject = <$subject as $crate::hooks::Subject>::of::<$crate::hooks::Probed>(arguments.get($kept));
+                let _: Option<()> = $body::<$crate::hooks::Probed>(subject, $(arguments.get($slot)),+, ctx.ret());
             }
             0
         }
     };
 }
 pub(crate) use at_return;
+
+/// The two programs of a pair, where the verifier knows the arguments' types.
+macro_rules! pair {
+    ($always:literal, $first:ident, $again:ident, $attribute:path, $context:path, $subject:ident($of:literal), $body:ident($($index:literal),+)) => {
+        #[$attribute]
+        pub fn $first(ctx: $context) -> u32 {
+            #[inline(never)]
+            fn run(ctx: $context, subject: $subject) -> u32 {
+                let _: Option<()> = $body::<$crate::hooks::Typed>(subject, $(ctx.arg($index)),+);
+                // The second one asks as well, and the answer may be known now.
+                let subject = <$subject as $crate::hooks::Subject>::of::<$crate::hooks::Typed>(ctx.arg($of));
+                if $crate::hooks::is_pair($always) && !$crate::hooks::Subject::is_other(subject) {
+                    $crate::hooks::ran(&ctx);
+                }
+                0
+            }
+            let subject = <$subject as $crate::hooks::Subject>::of::<$crate::hooks::Typed>(ctx.arg($of));
+            if $crate::hooks::Subject::is_other(subject) { 0 } else { run(ctx, subject) }
+        }
+
+        #[$attribute]
+        pub fn $again(ctx: $context) -> u32 {
+            #[inline(never)]
+            fn run(ctx: $context, subject: $subject) -> u32 {
+                if $crate::hooks::must_run_again(&ctx) {
+                    let _: Option<()> = $body::<$crate::hooks::Typed>(subject, $(ctx.arg($index)),+);
+                }
+                0
+            }
+            let subject = <$subject as $crate::hooks::Subject>::of::<$crate::hooks::Typed>(ctx.arg($of));
+            if $crate::hooks::Subject::is_other(subject) { 0 } else { run(ctx, subject) }
+        }
+    };
+}
+pub(crate) use pair;

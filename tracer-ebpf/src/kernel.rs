@@ -5,9 +5,9 @@ use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_probe_read_kernel};
 
 use tracer_common::ABSENT;
 
-use crate::hooks::{Access, Probed};
+use crate::hooks::{Access, Probed, Subject as _};
 use crate::maps::{global, offset};
-use crate::watch::{Watch, of_owner};
+use crate::watch::{OfFolio, Watch};
 
 /// A kernel address of a struct.
 pub type Pointer = *const u8;
@@ -74,29 +74,21 @@ pub fn current_ids() -> (u32, u32) {
     (both as u32, (both >> 32) as u32)
 }
 
-/// `start_boottime` of the current thread. With `HAS_TASK_BTF` (5.11) it is a direct load.
+/// Thread id and `start_boottime` of the current thread. With `HAS_TASK_BTF` (5.11) these are direct loads.
 #[inline(always)]
-pub fn current_start_ns() -> u64 {
+pub fn current_thread() -> (u32, u64) {
     if global!(HAS_TASK_BTF) != 0 {
         // SAFETY: the helper has no preconditions.
-        let task = unsafe { bpf_get_current_task_btf() };
-        return load(task.cast::<u8>(), offset!(task_start));
+        let task = unsafe { bpf_get_current_task_btf() }.cast::<u8>();
+        return (load(task, offset!(task_pid)), load(task, offset!(task_start)));
     }
-    read(current_task(), offset!(task_start)).unwrap_or(0)
+    let (tid, _) = current_ids();
+    (tid, read(current_task(), offset!(task_start)).unwrap_or(0))
 }
 
 /// A folio (before 5.16: the head page of what is one) and what its fields say.
 #[derive(Clone, Copy)]
 pub struct Folio(pub Pointer);
-
-/// Whom a page is charged to.
-#[derive(Clone, Copy)]
-pub struct Owner {
-    /// The watched memcg.
-    pub memcg: Watch,
-    /// Whether it was charged as kernel memory.
-    pub is_kmem: bool,
-}
 
 /// `memcg_data` bit 0, and bit 0 of `page.mem_cgroup`: a slab page, whose pointer is a vector of obj_cgroups.
 /// kernel: MEMCG_DATA_OBJCGS, MEMCG_DATA_OBJEXTS (5.9 to 7.3)
@@ -104,9 +96,6 @@ pub const MEMCG_DATA_OBJECTS: u64 = 1;
 /// `memcg_data` bit 1: a page charged as kernel memory, whose pointer is an obj_cgroup.
 /// kernel: enum page_memcg_data_flags, MEMCG_DATA_KMEM (5.11 to 7.3)
 pub const MEMCG_DATA_KMEM: u64 = 2;
-/// The flag bits of `memcg_data`.
-/// kernel: __NR_MEMCG_DATA_FLAGS (5.11 to 7.3)
-const MEMCG_DATA_FLAGS: u64 = 3;
 /// `mapping` bit 0: an anonymous page, whose pointer is an anon_vma.
 /// kernel: PAGE_MAPPING_ANON, FOLIO_MAPPING_ANON (5.10 to 7.3)
 const MAPPING_ANON: u64 = 1;
@@ -115,47 +104,24 @@ const MAPPING_ANON: u64 = 1;
 const NO_TYPE: u32 = u32::MAX;
 
 impl Folio {
-    /// The watched memcg that the folio is charged to; `None` when to another, to nobody, or object by object.
+    /// The number of the memcg that the folio is charged to, if it is watched; `None` where it is charged object by object.
     #[inline(always)]
-    pub fn owner(self) -> Option<Owner> {
-        self.owner_in::<Probed>()
+    pub fn owner(self) -> Option<Watch> {
+        OfFolio::of::<Probed>(self.0).memcg()
     }
 
-    /// As [`Folio::owner`], of a folio that came as an argument.
+    /// Before 5.11 kernel memory is told by a page type: PG_kmemcg, the only one that a charged page can have. A page that is
+    /// mapped has a small count there instead.
     #[inline(always)]
-    pub fn owner_in<A: Access>(self) -> Option<Owner> {
-        if offset!(page_mem_cgroup) != ABSENT {
-            return self.owner_by_pointer();
-        }
-        let data: u64 = A::get(self.0, offset!(folio_memcg_data));
-        let memcg = of_owner(data)?;
-        let is_kmem = data & MEMCG_DATA_KMEM != 0;
-        Some(Owner { memcg, is_kmem })
+    pub fn is_kmem_by_type(self) -> bool {
+        let page_type: u32 = read(self.0, offset!(page_type)).unwrap_or(NO_TYPE);
+        page_type != NO_TYPE && (page_type as i32) < 0
     }
 
     /// Whether the folio is charged to anyone.
     #[inline(always)]
     pub fn is_charged(self) -> bool {
-        let field = if offset!(page_mem_cgroup) != ABSENT {
-            offset!(page_mem_cgroup)
-        } else {
-            offset!(folio_memcg_data)
-        };
-        read(self.0, field) != Some(0_u64)
-    }
-
-    /// Before 5.11 the page holds its memcg itself, and kernel memory is told by a page type (PG_kmemcg, the only type
-    /// that a charged page can have).
-    #[inline(always)]
-    fn owner_by_pointer(self) -> Option<Owner> {
-        let pointer: u64 = read(self.0, offset!(page_mem_cgroup))?;
-        let memcg = of_owner(pointer)?;
-        let page_type: u32 = read(self.0, offset!(page_type))?;
-        Some(Owner {
-            memcg,
-            // A page that is mapped has a small count there instead.
-            is_kmem: page_type != NO_TYPE && (page_type as i32) < 0,
-        })
+        read(self.0, offset!(folio_owner)) != Some(0_u64)
     }
 
     /// Bytes of the folio.
@@ -275,16 +241,24 @@ pub fn low_half(address: Pointer) -> u32 {
     number as u32
 }
 
+/// An address as a number. Of a pointer whose type it knows, the verifier lets nothing but constants be added.
+#[inline(always)]
+pub fn as_number(pointer: Pointer) -> u64 {
+    let low = low_half(pointer);
+    let mut address = pointer as u64;
+    // SAFETY: a variable of this function; writes the byte that is there. Of a pointer on the stack that was written to in
+    // part, the verifier remembers nothing.
+    // kernel: kernel/bpf/verifier.c check_stack_write(), "destroys any spilled ptr" (5.10 to 7.3)
+    unsafe {
+        let address = &raw mut address;
+        address.write_volatile(pointer as u64);
+        address.cast::<u8>().write_volatile(low as u8);
+        address.read_volatile()
+    }
+}
+
 /// The mask of a bit whose number is an offset.
 #[inline(always)]
 const fn bit(number: u32) -> u64 {
     1 << (number & 63)
-}
-
-/// The address of the memcg of a socket. kernel: mem_cgroup_from_sk(), the low bits are flags (6.16 to 7.3)
-#[inline(always)]
-pub fn socket_memcg(socket: Pointer) -> Option<u64> {
-    let memcg: u64 = read(socket, offset!(sock_memcg))?;
-    let memcg = memcg & !MEMCG_DATA_FLAGS;
-    (memcg != 0).then_some(memcg)
 }

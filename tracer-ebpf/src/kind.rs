@@ -4,29 +4,37 @@
 use tracer_common::Kind;
 
 use crate::account::reclassify;
-use crate::hooks::{Access, at_entry};
+use crate::hooks::{Access, Anyone, Probed, Subject, at_entry};
 use crate::kernel::{Folio, Pointer, read};
 use crate::live::told_apart;
 use crate::maps::{global, offset};
 use crate::unplaced::collapsed_into_file;
-use crate::watch::of_memcg;
+use crate::watch::{OfFolio, OfMemcg};
 
 // kernel: void lruvec_stat_mod_folio(struct folio *, enum node_stat_item, int) (7.x), __lruvec_stat_mod_folio (6.9 to
 // 6.18), void __mod_lruvec_page_state(struct page *, enum node_stat_item, int) (5.11 to 6.8)
-at_entry!(kind_of_pages, kind_of_pages_again, kind_of_pages_kprobe => pages_counted(0, 1, 2));
+at_entry!(kind_of_pages, kind_of_pages_again, kind_of_pages_kprobe, OfItem(1) => pages_counted(0, 2));
 
-#[inline(always)]
-fn pages_counted<A: Access>(folio: Pointer, item: u32, value: i32) -> Option<()> {
-    // Nearly all pages are counted as something else.
-    if item < u64::BITS && global!(PAGE_ITEMS) >> item & 1 == 0 {
-        return None;
+/// What pages are counted as: nearly all are something else, which one look says.
+#[derive(Clone, Copy)]
+struct OfItem(u32);
+
+impl Subject for OfItem {
+    type Argument = u32;
+
+    #[inline(always)]
+    fn of<A: Access>(item: u32) -> Self {
+        Self(item)
     }
-    interesting_pages::<A>(folio, item, value)
+
+    #[inline(always)]
+    fn is_other(self) -> bool {
+        global!(PAGE_ITEMS) >> (self.0 % u64::BITS) & 1 == 0
+    }
 }
 
-/// Apart from what everyone's pages go through, which so has fewer registers to save.
-#[inline(never)]
-fn interesting_pages<A: Access>(folio: Pointer, item: u32, value: i32) -> Option<()> {
+#[inline(always)]
+fn pages_counted<A: Access>(OfItem(item): OfItem, folio: Pointer, value: i32) -> Option<()> {
     let (kind, unit) = if item == offset!(stat_pagetable) {
         (Kind::Pagetable, global!(PAGE_SIZE))
     } else if item == offset!(stat_secondary_pagetable) {
@@ -43,12 +51,12 @@ fn interesting_pages<A: Access>(folio: Pointer, item: u32, value: i32) -> Option
     } else {
         return None;
     };
-    let owner = Folio(folio).owner_in::<A>()?;
-    if !owner.is_kmem {
+    let owner = OfFolio::of::<A>(folio);
+    if !owner.is_kmem(Folio(folio)) {
         return None;
     }
     let bytes = i64::from(value) * unit as i64;
-    let number = reclassify(owner.memcg, Kind::Kmem, kind, bytes);
+    let number = reclassify(owner.memcg()?, Kind::Kmem, kind, bytes);
     if bytes > 0 {
         told_apart(folio, number, bytes as u64);
     }
@@ -61,20 +69,21 @@ const MAX_STACK_PAGES: u32 = 8;
 const POINTER: u32 = 8;
 
 // kernel: static void account_kernel_stack(struct task_struct *, int account) (5.10), 1 or -1, while its pages are charged
-at_entry!(kind_of_stack, kind_of_stack_again, kind_of_stack_kprobe => stack_counted(0, 1));
+at_entry!(kind_of_stack, kind_of_stack_again, kind_of_stack_kprobe, Anyone(0) => stack_counted(0, 1));
 
 #[inline(always)]
-fn stack_counted<A: Access>(task: Pointer, account: i32) -> Option<()> {
+fn stack_counted<A: Access>(_: Anyone, task: Pointer, account: i32) -> Option<()> {
     let area: Pointer = read(task, offset!(task_stack_area))?;
     let count: u32 = read(area, offset!(vm_nr_pages))?;
     let pages: Pointer = read(area, offset!(vm_pages))?;
-    let owner = Folio(read(pages, 0)?).owner()?;
-    if !owner.is_kmem {
+    let first: Pointer = read(pages, 0)?;
+    let owner = OfFolio::of::<Probed>(first);
+    if !owner.is_kmem(Folio(first)) {
         return None;
     }
     let bytes = u64::from(count) * global!(PAGE_SIZE);
     let number = reclassify(
-        owner.memcg,
+        owner.memcg()?,
         Kind::Kmem,
         Kind::KernelStack,
         i64::from(account) * bytes as i64,
@@ -91,10 +100,28 @@ fn stack_counted<A: Access>(task: Pointer, account: i32) -> Option<()> {
 
 // kernel: void mod_memcg_state(struct mem_cgroup *, enum memcg_stat_item, int) (6.15 to 7.3), before it
 // __mod_memcg_state(struct mem_cgroup *, int | enum memcg_stat_item, int) (5.3 to 6.14)
-at_entry!(kind_of_memcg_stat, kind_of_memcg_stat_again, kind_of_memcg_stat_kprobe => memcg_stat_counted(0, 1, 2));
+at_entry!(kind_of_memcg_stat, kind_of_memcg_stat_again, kind_of_memcg_stat_kprobe, OfMemcgItem(1) => memcg_stat_counted(0, 2));
+
+/// What a memcg is charged for: nearly always something else.
+#[derive(Clone, Copy)]
+struct OfMemcgItem(u32);
+
+impl Subject for OfMemcgItem {
+    type Argument = u32;
+
+    #[inline(always)]
+    fn of<A: Access>(item: u32) -> Self {
+        Self(item)
+    }
+
+    #[inline(always)]
+    fn is_other(self) -> bool {
+        self.0 != offset!(stat_vmalloc) && self.0 != offset!(stat_percpu)
+    }
+}
 
 #[inline(always)]
-fn memcg_stat_counted<A: Access>(memcg: Pointer, item: u32, value: i32) -> Option<()> {
+fn memcg_stat_counted<A: Access>(OfMemcgItem(item): OfMemcgItem, memcg: Pointer, value: i32) -> Option<()> {
     let (from, to, unit) = if item == offset!(stat_vmalloc) {
         (Kind::Kmem, Kind::Vmalloc, global!(PAGE_SIZE))
     } else if item == offset!(stat_percpu) {
@@ -103,7 +130,7 @@ fn memcg_stat_counted<A: Access>(memcg: Pointer, item: u32, value: i32) -> Optio
     } else {
         return None;
     };
-    let memcg = of_memcg::<A>(memcg)?;
+    let memcg = OfMemcg::of::<A>(memcg).memcg::<A>()?;
     reclassify(memcg, from, to, i64::from(value) * unit as i64);
     Some(())
 }

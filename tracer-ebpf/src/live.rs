@@ -10,10 +10,10 @@ use tracer_common::{Account, Kind, LivePages, LossCounter, MAX_ORDER, NOT_FOLLOW
 
 use crate::account::{Direction, account, place};
 use crate::hooks::{Access, at_entry};
-use crate::kernel::{Folio, Pointer, low_half};
+use crate::kernel::{Folio, Pointer, as_number};
 use crate::maps::{ACCOUNTS, ORDERS, PAGES, count_loss, global};
 use crate::singles::{self, Put, put, remove};
-use crate::watch::Watch;
+use crate::watch::{OfFolio, Watch};
 
 /// Bytes of a `struct page`. User space sees to it that it is so here.
 const STRUCT_PAGE: u64 = 64;
@@ -53,7 +53,7 @@ pub fn uncharged(page: Pointer, memcg: Watch, kind: Kind, region: Region, bytes:
     account(memcg, kind, region, Direction::Uncharge, bytes);
     // Guest RAM that was touched before its place was known is followed.
     if is_on() && region != Region::Unplaced {
-        release(number(page), pages(bytes), kind as u32);
+        release(as_number(page), pages(bytes), kind as u32);
     }
 }
 
@@ -61,7 +61,7 @@ pub fn uncharged(page: Pointer, memcg: Watch, kind: Kind, region: Region, bytes:
 #[inline(always)]
 pub fn told_apart(page: Pointer, owner: u32, bytes: u64) {
     if is_on() && owner != NOT_FOLLOWED {
-        move_to(number(page), pages(bytes), owner);
+        move_to(as_number(page), pages(bytes), owner);
     }
 }
 
@@ -69,31 +69,31 @@ pub fn told_apart(page: Pointer, owner: u32, bytes: u64) {
 #[inline(always)]
 pub fn replaced(old: Folio, new: Folio) {
     if is_on() {
-        copy(number(old.0), number(new.0), pages(new.bytes()));
+        copy(as_number(old.0), as_number(new.0), pages(new.bytes()));
     }
 }
 
 // kernel: void mem_cgroup_migrate(struct folio *old, struct folio *new) (6.7 to 7.3): the charge goes over to the new
 // folio. Before that the new one is charged, and `charge_replacement` sees it.
-at_entry!(move_charge, move_charge_again, move_charge_kprobe => moved(0, 1));
+at_entry!(move_charge, move_charge_again, move_charge_kprobe, OfFolio(0) => moved(0, 1));
 
 #[inline(always)]
-fn moved<A: Access>(old: Pointer, new: Pointer) -> Option<()> {
+fn moved<A: Access>(owner: OfFolio, old: Pointer, new: Pointer) -> Option<()> {
     if !is_on() {
         return None;
     }
     let (old, new) = (Folio(old), Folio(new));
-    old.owner_in::<A>()?;
+    owner.memcg()?;
     let pages = pages(new.bytes());
-    copy(number(old.0), number(new.0), pages);
-    release(number(old.0), pages, ANY_KIND);
+    copy(as_number(old.0), as_number(new.0), pages);
+    release(as_number(old.0), pages, ANY_KIND);
     Some(())
 }
 
 #[inline(always)]
 fn follow(page: Pointer, owner: u32, bytes: u64) {
     if is_on() && owner != NOT_FOLLOWED {
-        insert(number(page), pages(bytes), owner);
+        insert(as_number(page), pages(bytes), owner);
     }
 }
 
@@ -105,22 +105,6 @@ fn pages(bytes: u64) -> u64 {
 #[inline(always)]
 fn bytes(pages: u64) -> u64 {
     pages << (global!(PAGE_SHIFT) & 31)
-}
-
-/// An address as a number. Of a pointer whose type it knows, the verifier lets nothing but constants be added.
-#[inline(always)]
-fn number(page: Pointer) -> u64 {
-    let low = low_half(page);
-    let mut address = page as u64;
-    // SAFETY: a variable of this function; writes the byte that is there. Of a pointer on the stack that was written to in
-    // part, the verifier remembers nothing.
-    // kernel: kernel/bpf/verifier.c check_stack_write(), "destroys any spilled ptr" (5.10 to 7.3)
-    unsafe {
-        let address = &raw mut address;
-        address.write_volatile(page as u64);
-        address.cast::<u8>().write_volatile(low as u8);
-        address.read_volatile()
-    }
 }
 
 /// log2 of a number of pages that is a power of two.

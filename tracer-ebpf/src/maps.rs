@@ -33,7 +33,7 @@ pub static PAGE_SHIFT: u32 = 12;
 #[unsafe(no_mangle)]
 pub static HAS_TASK_BTF: u32 = 0;
 
-/// Which of the first 64 of `enum node_stat_item` are of interest where pages are counted.
+/// Which of `enum node_stat_item`, modulo 64, are of interest where pages are counted.
 #[unsafe(no_mangle)]
 pub static PAGE_ITEMS: u64 = u64::MAX;
 

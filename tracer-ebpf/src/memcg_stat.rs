@@ -7,9 +7,9 @@ use tracer_common::{Kind, Region, Watched};
 use crate::account::{Direction, account, account_pages, reclassify, watched};
 use crate::fault::{charge_region, uncharge_region};
 use crate::hooks::Typed;
-use crate::kernel::Pointer;
+use crate::kernel::{Pointer, cgroup_id_typed};
 use crate::maps::{global, offset};
-use crate::watch::{Watch, of_memcg};
+use crate::watch::{Watch, of_id};
 
 // kernel: memcg:mod_memcg_lruvec_state, tp_btf (struct mem_cgroup *, int item, int | long val) (6.15 to 7.3). The value
 // is in pages, whatever the item's unit.
@@ -43,7 +43,7 @@ fn lruvec_changed(memcg: Pointer, item: u32, pages: i64) -> Option<()> {
     } else {
         return None;
     };
-    let memcg = of_memcg::<Typed>(memcg)?;
+    let memcg = of_id(cgroup_id_typed::<Typed>(memcg))?;
     let entry = watched(memcg)?;
     match kind {
         Kind::Anon => account_pages(memcg, kind, user_region(entry, pages), pages),
@@ -102,7 +102,7 @@ fn memcg_changed(memcg: Pointer, item: u32, pages: i64) -> Option<()> {
     } else {
         return None;
     };
-    let memcg = of_memcg::<Typed>(memcg)?;
+    let memcg = of_id(cgroup_id_typed::<Typed>(memcg))?;
     if kind == Kind::Vmalloc {
         kernel_part(memcg, kind, pages);
     } else {

@@ -8,6 +8,7 @@ use aya_ebpf::helpers::bpf_get_current_comm;
 use tracer_common::{Account, AccountKey, COMM_LEN, LossCounter, OVERFLOW_TID, RECENT_BITS};
 
 use crate::hash;
+use crate::kernel::current_ids;
 use crate::maps::{ACCOUNTS, FREE_NUMBERS, NUMBERS, RECENT, THREADS, count_loss};
 
 /// A number with its account.
@@ -53,14 +54,14 @@ fn look_up(key: &AccountKey) -> Option<Numbered> {
 
 /// Opens an account for a thread that has none, or falls back on its memcg's overflow account, whose key this becomes then.
 #[inline(always)]
-pub fn open(key: &mut AccountKey, tgid: u32) -> Option<Numbered> {
+pub fn open(key: &mut AccountKey) -> Option<Numbered> {
     if let Some(number) = FREE_NUMBERS.pop().ok().flatten()
         && let Some(account) = ACCOUNTS.get_ptr_mut(number)
     {
         // SAFETY: a live map value that nobody else has, all of whose figures are zero. User space reads whose it is once
         // there are some.
         unsafe {
-            (*account).tgid = tgid;
+            (*account).tgid = current_ids().1;
             (*account).used = 1;
             (*account).comm = bpf_get_current_comm().unwrap_or([0; COMM_LEN]);
             (*account).key = *key;

@@ -8,7 +8,7 @@ use aya_ebpf::programs::BtfTracePointContext;
 use aya_log_ebpf::warn;
 use tracer_common::{COMM_LEN, LossCounter, OomRecord, RecordKind, VictimRecord};
 
-use crate::hooks::{Access, Typed, at_entry};
+use crate::hooks::{Access, Anyone, Typed, at_entry};
 use crate::kernel::{Pointer, cgroup_id, current_ids, current_task, read, task_memcg};
 use crate::maps::{RECORDS, count_loss, global, offset};
 
@@ -57,11 +57,11 @@ fn full_level(memcg: Pointer) -> Option<Fill> {
 }
 
 // kernel: void oom_kill_process(struct oom_control *, const char *) (5.3 to 7.3)
-at_entry!(oom_kill, oom_kill_again, oom_kill_kprobe => oom_kill_begins(0));
+at_entry!(oom_kill, oom_kill_again, oom_kill_kprobe, Anyone(0) => oom_kill_begins(0));
 
 /// A kill that cannot be told is counted: `doctor` and the recording show that something is missing.
 #[inline(always)]
-fn oom_kill_begins<A: Access>(control: Pointer) -> Option<()> {
+fn oom_kill_begins<A: Access>(_: Anyone, control: Pointer) -> Option<()> {
     let told = oom_killed(control);
     if told.is_none() {
         count_loss(LossCounter::EventsDropped, 1);
@@ -119,10 +119,10 @@ pub fn oom_victim(ctx: BtfTracePointContext) -> i32 {
 }
 
 // kernel: static void mark_oom_victim(struct task_struct *) (5.3 to 7.3), where the tracepoint has only a thread id
-at_entry!(oom_victim_function, oom_victim_function_again, oom_victim_function_kprobe => victim_is_marked(0));
+at_entry!(oom_victim_function, oom_victim_function_again, oom_victim_function_kprobe, Anyone(0) => victim_is_marked(0));
 
 #[inline(always)]
-fn victim_is_marked<A: Access>(victim: Pointer) -> Option<()> {
+fn victim_is_marked<A: Access>(_: Anyone, victim: Pointer) -> Option<()> {
     let told = marked_victim::<A>(victim);
     if told.is_none() {
         count_loss(LossCounter::EventsDropped, 1);

@@ -9,7 +9,7 @@ use crate::kernel::{Folio, Pointer};
 use crate::live::{charged, placed};
 use crate::maps::{FILE_PAGES, GUEST_FILES, GUEST_RANGES, count_loss, global, offset};
 use crate::unplaced::forget;
-use crate::watch::Watch;
+use crate::watch::{OfFolio, Watch};
 
 /// The region of an anonymous page at a user address of a process.
 #[inline(always)]
@@ -30,18 +30,12 @@ pub fn address_region(tgid: u32, address: u64) -> Region {
 // kernel: void folio_add_new_anon_rmap(struct folio *, struct vm_area_struct *, unsigned long address, rmap_t) (6.11 to
 // 7.3), without the last (6.3 to 6.10), page_add_new_anon_rmap(struct page *, ...) (5.18 to 6.2), with bool compound
 // (5.3 to 5.17). On the way of vCPU faults through KVM, of huge pages and of khugepaged alike, whoever runs.
-at_entry!(place_anon, place_anon_again, place_anon_kprobe => placed_anon(0, 1, 2));
+at_entry!(place_anon, place_anon_again, place_anon_kprobe, OfFolio(0) => placed_anon(0, 1, 2));
 
 #[inline(always)]
-fn placed_anon<A: Access>(folio: Pointer, vma: Pointer, address: u64) -> Option<()> {
-    let memcg = Folio(folio).owner_in::<A>()?.memcg;
-    place_watched_anon::<A>(folio, vma, address, memcg)
-}
-
-/// Apart from what everyone's pages go through, which so has fewer registers to save.
-#[inline(never)]
-fn place_watched_anon<A: Access>(folio: Pointer, vma: Pointer, address: u64, memcg: Watch) -> Option<()> {
+fn placed_anon<A: Access>(owner: OfFolio, folio: Pointer, vma: Pointer, address: u64) -> Option<()> {
     let folio = Folio(folio);
+    let memcg = owner.memcg()?;
     let region = mapped_region::<A>(memcg, vma, address)?;
     if folio.is_swapbacked_or_huge_in::<A>() {
         forget(folio);
@@ -51,12 +45,12 @@ fn place_watched_anon<A: Access>(folio: Pointer, vma: Pointer, address: u64, mem
 }
 
 // kernel: void hugetlb_add_new_anon_rmap(struct folio *, struct vm_area_struct *, unsigned long address) (6.8 to 7.3)
-at_entry!(place_hugetlb_anon, place_hugetlb_anon_again, place_hugetlb_anon_kprobe => placed_hugetlb_anon(0, 1, 2));
+at_entry!(place_hugetlb_anon, place_hugetlb_anon_again, place_hugetlb_anon_kprobe, OfFolio(0) => placed_hugetlb_anon(0, 1, 2));
 
 #[inline(always)]
-fn placed_hugetlb_anon<A: Access>(folio: Pointer, vma: Pointer, address: u64) -> Option<()> {
+fn placed_hugetlb_anon<A: Access>(owner: OfFolio, folio: Pointer, vma: Pointer, address: u64) -> Option<()> {
     let folio = Folio(folio);
-    let memcg = folio.owner_in::<A>()?.memcg;
+    let memcg = owner.memcg()?;
     let region = mapped_region::<A>(memcg, vma, address)?;
     placed(folio, memcg, Kind::Hugetlb, region, folio.bytes());
     Some(())
@@ -118,7 +112,7 @@ at_return!(
     place_shmem_again,
     place_shmem_kprobe,
     place_shmem_kretprobe,
-    takes 5 => placed_shmem(0 from 0, 1 from 1, 3 from 2)
+    takes 5, OfFolio(0 from 0) => placed_shmem(0 from 0, 1 from 1, 3 from 2)
 );
 
 // kernel: int shmem_add_to_page_cache(struct page * | struct folio *, struct address_space *, unsigned long, void
@@ -128,16 +122,16 @@ at_return!(
     place_shmem_charging_again,
     place_shmem_charging_kprobe,
     place_shmem_charging_kretprobe,
-    takes 6 => placed_shmem(0 from 0, 1 from 1, 3 from 2)
+    takes 6, OfFolio(0 from 0) => placed_shmem(0 from 0, 1 from 1, 3 from 2)
 );
 
 #[inline(always)]
-fn placed_shmem<A: Access>(folio: Pointer, mapping: Pointer, expected: u64, status: i32) -> Option<()> {
+fn placed_shmem<A: Access>(owner: OfFolio, folio: Pointer, mapping: Pointer, expected: u64, status: i32) -> Option<()> {
     if status != 0 {
         return None;
     }
     let folio = Folio(folio);
-    let memcg = folio.owner_in::<A>()?.memcg;
+    let memcg = owner.memcg()?;
     let region = file_region(&file_of::<A>(mapping));
     if expected != 0 {
         // It takes the place of a swap entry. Read from there: see `swapped_in`. One that has not left memory yet is still
@@ -158,16 +152,16 @@ at_return!(
     place_hugetlb_again,
     place_hugetlb_kprobe,
     place_hugetlb_kretprobe,
-    takes 3 => placed_hugetlb(0 from 0, 1 from 1)
+    takes 3, OfFolio(0 from 0) => placed_hugetlb(0 from 0, 1 from 1)
 );
 
 #[inline(always)]
-fn placed_hugetlb<A: Access>(folio: Pointer, mapping: Pointer, status: i32) -> Option<()> {
+fn placed_hugetlb<A: Access>(owner: OfFolio, folio: Pointer, mapping: Pointer, status: i32) -> Option<()> {
     if status != 0 {
         return None;
     }
     let folio = Folio(folio);
-    let memcg = folio.owner_in::<A>()?.memcg;
+    let memcg = owner.memcg()?;
     let region = file_region(&file_of::<A>(mapping));
     placed(folio, memcg, Kind::Hugetlb, region, folio.bytes());
     Some(())
@@ -176,12 +170,12 @@ fn placed_hugetlb<A: Access>(folio: Pointer, mapping: Pointer, status: i32) -> O
 // kernel: void filemap_remove_folio(struct folio *) (5.17 to 7.3), before it delete_from_page_cache(struct page *):
 // shmem that is truncated, punched or dropped with its last user still knows its file here, and no longer when it is
 // uncharged. Huge pages too.
-at_entry!(unplace_shmem, unplace_shmem_again, unplace_shmem_kprobe => unplaced_shmem(0));
+at_entry!(unplace_shmem, unplace_shmem_again, unplace_shmem_kprobe, OfFolio(0) => unplaced_shmem(0));
 
 #[inline(always)]
-fn unplaced_shmem<A: Access>(folio: Pointer) -> Option<()> {
+fn unplaced_shmem<A: Access>(owner: OfFolio, folio: Pointer) -> Option<()> {
     let folio = Folio(folio);
-    let memcg = folio.owner_in::<A>()?.memcg;
+    let memcg = owner.memcg()?;
     let kind = if folio.is_hugetlb_in::<A>() {
         Kind::Hugetlb
     } else if folio.is_swapbacked_in::<A>() {
@@ -203,7 +197,7 @@ at_return!(
     place_file_again,
     place_file_kprobe,
     place_file_kretprobe,
-    takes 5 => placed_file(1 from 0, 0 from 1)
+    takes 5, OfFolio(1 from 0) => placed_file(1 from 0, 0 from 1)
 );
 
 // kernel: int __add_to_page_cache_locked(struct page *, struct address_space *, unsigned long, gfp_t, void **) (5.3 to
@@ -213,16 +207,16 @@ at_return!(
     place_file_page_again,
     place_file_page_kprobe,
     place_file_page_kretprobe,
-    takes 5 => placed_file(0 from 0, 1 from 1)
+    takes 5, OfFolio(0 from 0) => placed_file(0 from 0, 1 from 1)
 );
 
 #[inline(always)]
-fn placed_file<A: Access>(folio: Pointer, mapping: Pointer, status: i32) -> Option<()> {
+fn placed_file<A: Access>(owner: OfFolio, folio: Pointer, mapping: Pointer, status: i32) -> Option<()> {
     if status != 0 {
         return None;
     }
     let folio = Folio(folio);
-    let memcg = folio.owner_in::<A>()?.memcg;
+    let memcg = owner.memcg()?;
     if folio.is_hugetlb_in::<A>() {
         // `place_hugetlb` sees it.
         return None;

@@ -7,7 +7,7 @@ use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use tracer_common::{COMM_LEN, LossCounter, ReclaimRecord, RecordKind};
 
-use crate::kernel::{current_ids, current_memcg_id, current_start_ns};
+use crate::kernel::{current_ids, current_memcg_id, current_thread};
 use crate::maps::{RECLAIMS, RECORDS, count_loss};
 use crate::watch::of_id;
 
@@ -67,7 +67,8 @@ pub fn reclaim_end(ctx: BtfTracePointContext) -> i32 {
 
 #[inline(always)]
 fn end(reclaimed_pages: u64) -> Option<()> {
-    let (tid, tgid) = current_ids();
+    let (_, tgid) = current_ids();
+    let (tid, start_ns) = current_thread();
     // SAFETY: only this thread writes its own entry.
     let start = *unsafe { RECLAIMS.get(&tid) }?;
     let _ = RECLAIMS.remove(&tid);
@@ -82,7 +83,7 @@ fn end(reclaimed_pages: u64) -> Option<()> {
         tid,
         t,
         memcg: start.memcg,
-        start_ns: current_start_ns(),
+        start_ns,
         duration_ns: t.saturating_sub(start.t),
         reclaimed_pages,
         tgid,

@@ -7,7 +7,7 @@ use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use tracer_common::{COMM_LEN, ExecRecord, LossCounter, RecordKind, ThreadRecord};
 
-use crate::kernel::{Pointer, current_ids, current_memcg_id, current_start_ns, read};
+use crate::kernel::{Pointer, current_ids, current_memcg_id, current_thread, read};
 use crate::maps::{FAULTS, RECLAIMS, RECORDS, THREADS, count_loss};
 use crate::watch::of_id;
 
@@ -73,7 +73,7 @@ fn renamed(comm: Pointer) -> Option<()> {
         RecordKind::Rename,
         tid,
         tgid,
-        current_start_ns(),
+        current_thread().1,
         read(comm, 0).unwrap_or([0; COMM_LEN]),
     )
 }

@@ -6,30 +6,22 @@ use crate::account::{Direction, watched};
 use crate::charge::{objects, socket};
 use crate::hooks::{Access, at_entry};
 use crate::in_flight::land;
-use crate::kernel::{Folio, Pointer, socket_memcg};
+use crate::kernel::{Folio, Pointer};
 use crate::live::uncharged;
 use crate::maps::global;
 use crate::place::address_region;
 use crate::unplaced::forget;
-use crate::watch::{Watch, of_address, of_memcg};
+use crate::watch::{OfFolio, OfMemcg, OfObjcg, OfSocket};
 
 // kernel: void uncharge_folio(struct folio *, struct uncharge_gather *) (5.19 to 7.3), before it
 // uncharge_page(struct page *, struct uncharge_gather *) (5.3 to 5.15)
-at_entry!(uncharge_folio, uncharge_folio_again, uncharge_folio_kprobe => uncharged_folio(0));
+at_entry!(uncharge_folio, uncharge_folio_again, uncharge_folio_kprobe, OfFolio(0) => uncharged_folio(0));
 
 #[inline(always)]
-fn uncharged_folio<A: Access>(folio: Pointer) -> Option<()> {
+fn uncharged_folio<A: Access>(owner: OfFolio, folio: Pointer) -> Option<()> {
     let folio = Folio(folio);
-    let owner = folio.owner_in::<A>()?;
-    uncharged_watched_folio::<A>(folio.0, owner.memcg, owner.is_kmem);
-    Some(())
-}
-
-/// Apart from what everyone's pages go through, which so has fewer registers to save.
-#[inline(never)]
-fn uncharged_watched_folio<A: Access>(folio: Pointer, memcg: Watch, is_kmem: bool) -> Option<()> {
-    let folio = Folio(folio);
-    let (kind, region) = if is_kmem {
+    let memcg = owner.memcg()?;
+    let (kind, region) = if owner.is_kmem(folio) {
         (Kind::Kmem, Region::Overhead)
     } else {
         user_kind::<A>(folio, watched(memcg)?.qemu_tgid)?
@@ -41,15 +33,14 @@ fn uncharged_watched_folio<A: Access>(folio: Pointer, memcg: Watch, is_kmem: boo
 // kernel: void mem_cgroup_swapout(struct folio *, swp_entry_t) (5.18 to 6.11), with struct page * before; memcg1_swapout
 // from 6.12 on. With cgroup v1 and its accounting of swap, what is swapped out gives its charge back here, and is charged to
 // nobody when it is freed.
-at_entry!(swapped_out, swapped_out_again, swapped_out_kprobe => swapped_out_folio(0));
+at_entry!(swapped_out, swapped_out_again, swapped_out_kprobe, OfFolio(0) => swapped_out_folio(0));
 
 #[inline(always)]
-fn swapped_out_folio<A: Access>(folio: Pointer) -> Option<()> {
+fn swapped_out_folio<A: Access>(owner: OfFolio, folio: Pointer) -> Option<()> {
     let folio = Folio(folio);
-    let owner = folio.owner_in::<A>()?;
-    let entry = watched(owner.memcg)?;
-    let (kind, region) = user_kind::<A>(folio, entry.qemu_tgid)?;
-    uncharged(folio.0, owner.memcg, kind, region, folio.bytes());
+    let memcg = owner.memcg()?;
+    let (kind, region) = user_kind::<A>(folio, watched(memcg)?.qemu_tgid)?;
+    uncharged(folio.0, memcg, kind, region, folio.bytes());
     Some(())
 }
 
@@ -74,17 +65,16 @@ pub fn user_kind<A: Access>(folio: Folio, qemu_tgid: u32) -> Option<(Kind, Regio
 }
 
 // kernel: void __memcg_kmem_uncharge_page(struct page *, int order) (5.8 to 7.3)
-at_entry!(in interrupts, uncharge_kernel_pages, uncharge_kernel_pages_always, uncharge_kernel_pages_kprobe => uncharged_kernel_pages(0, 1));
+at_entry!(in interrupts, uncharge_kernel_pages, uncharge_kernel_pages_always, uncharge_kernel_pages_kprobe, OfFolio(0) => uncharged_kernel_pages(0, 1));
 
 #[inline(always)]
-fn uncharged_kernel_pages<A: Access>(page: Pointer, order: u32) -> Option<()> {
-    let owner = Folio(page).owner_in::<A>()?;
-    if !owner.is_kmem {
+fn uncharged_kernel_pages<A: Access>(owner: OfFolio, page: Pointer, order: u32) -> Option<()> {
+    if !owner.is_kmem(Folio(page)) {
         return None;
     }
     uncharged(
         page,
-        owner.memcg,
+        owner.memcg()?,
         Kind::Kmem,
         Region::Overhead,
         global!(PAGE_SIZE) << (order & 31),
@@ -96,39 +86,39 @@ fn uncharged_kernel_pages<A: Access>(page: Pointer, order: u32) -> Option<()> {
 //
 // Every byte that objects give back passes here. It is also called, with allow_uncharge false, to keep the rest of a
 // page that obj_cgroup_charge took: those bytes were never an object's.
-at_entry!(refill_objects, refill_objects_again, refill_objects_kprobe => refilled_objects(0, 1, 2));
+at_entry!(refill_objects, refill_objects_again, refill_objects_kprobe, OfObjcg(0) => refilled_objects(1, 2));
 
 #[inline(always)]
-fn refilled_objects<A: Access>(objcg: Pointer, bytes: u32, allow_uncharge: u8) -> Option<()> {
+fn refilled_objects<A: Access>(charged: OfObjcg, bytes: u32, allow_uncharge: u8) -> Option<()> {
     if allow_uncharge == 0 {
         return None;
     }
-    objects::<A>(objcg, Direction::Uncharge, u64::from(bytes))
+    objects::<A>(charged, Direction::Uncharge, u64::from(bytes))
 }
 
 // kernel: void obj_cgroup_uncharge(struct obj_cgroup *, size_t) (5.9 to 7.3; all objects pass here up to 5.15)
-at_entry!(uncharge_objects, uncharge_objects_again, uncharge_objects_kprobe => uncharged_objects(0, 1));
+at_entry!(uncharge_objects, uncharge_objects_again, uncharge_objects_kprobe, OfObjcg(0) => uncharged_objects(1));
 
 // kernel: the same, where only what is no slab object goes through it: see `account_objects` (6.15 to 7.3)
-at_entry!(uncharge_other_objects, uncharge_other_objects_again, uncharge_other_objects_kprobe => uncharged_objects(0, 1));
+at_entry!(uncharge_other_objects, uncharge_other_objects_again, uncharge_other_objects_kprobe, OfObjcg(0) => uncharged_objects(1));
 
 #[inline(always)]
-fn uncharged_objects<A: Access>(objcg: Pointer, bytes: u64) -> Option<()> {
-    objects::<A>(objcg, Direction::Uncharge, bytes)
+fn uncharged_objects<A: Access>(charged: OfObjcg, bytes: u64) -> Option<()> {
+    objects::<A>(charged, Direction::Uncharge, bytes)
 }
 
 // kernel: void mem_cgroup_uncharge_skmem(struct mem_cgroup *, unsigned int) (5.3 to 6.12)
-at_entry!(in interrupts, uncharge_socket, uncharge_socket_always, uncharge_socket_kprobe => uncharged_socket(0, 1));
+at_entry!(in interrupts, uncharge_socket, uncharge_socket_always, uncharge_socket_kprobe, OfMemcg(0) => uncharged_socket(1));
 
 #[inline(always)]
-fn uncharged_socket<A: Access>(memcg: Pointer, pages: u32) -> Option<()> {
-    socket(of_memcg::<A>(memcg)?, Direction::Uncharge, pages)
+fn uncharged_socket<A: Access>(charged: OfMemcg, pages: u32) -> Option<()> {
+    socket(charged.memcg::<A>()?, Direction::Uncharge, pages)
 }
 
 // kernel: void mem_cgroup_sk_uncharge(const struct sock *, unsigned int) (6.16 to 7.3)
-at_entry!(in interrupts, uncharge_socket_of, uncharge_socket_of_always, uncharge_socket_of_kprobe => uncharged_socket_of(0, 1));
+at_entry!(in interrupts, uncharge_socket_of, uncharge_socket_of_always, uncharge_socket_of_kprobe, OfSocket(0) => uncharged_socket_of(1));
 
 #[inline(always)]
-fn uncharged_socket_of<A: Access>(socket_address: Pointer, pages: u32) -> Option<()> {
-    socket(of_address(socket_memcg(socket_address)?)?, Direction::Uncharge, pages)
+fn uncharged_socket_of<A: Access>(charged: OfSocket, pages: u32) -> Option<()> {
+    socket(charged.memcg()?, Direction::Uncharge, pages)
 }

@@ -10,6 +10,7 @@ use crate::kernel::{Folio, Pointer};
 use crate::live::{charged, placed};
 use crate::maps::UNPLACED;
 use crate::place::{file_of, file_region, mapped_region};
+use crate::watch::OfFolio;
 
 /// Remembers a folio that was charged as anonymous memory without a place.
 #[inline(always)]
@@ -27,12 +28,12 @@ pub fn forget(folio: Folio) -> bool {
 // kernel: void page_add_anon_rmap(struct page *, struct vm_area_struct *, unsigned long address, rmap_t) (5.19 to 6.7),
 // before it do_page_add_anon_rmap(struct page *, ..., int flags) (5.3 to 5.17): where a page that was swapped in, among
 // others, is mapped. From 6.11 on that is folio_add_new_anon_rmap.
-at_entry!(place_swapped_in, place_swapped_in_again, place_swapped_in_kprobe => placed_swapped_in(0, 1, 2));
+at_entry!(place_swapped_in, place_swapped_in_again, place_swapped_in_kprobe, OfFolio(0) => placed_swapped_in(0, 1, 2));
 
 #[inline(always)]
-fn placed_swapped_in<A: Access>(page: Pointer, vma: Pointer, address: u64) -> Option<()> {
+fn placed_swapped_in<A: Access>(owner: OfFolio, page: Pointer, vma: Pointer, address: u64) -> Option<()> {
     let folio = Folio(page);
-    let memcg = folio.owner_in::<A>()?.memcg;
+    let memcg = owner.memcg()?;
     if forget(folio) {
         let region = mapped_region::<A>(memcg, vma, address)?;
         placed(folio, memcg, Kind::Anon, region, folio.bytes());
@@ -43,7 +44,7 @@ fn placed_swapped_in<A: Access>(page: Pointer, vma: Pointer, address: u64) -> Op
 /// A huge page that was charged for a collapse became one of a file.
 #[inline(always)]
 pub fn collapsed_into_file(folio: Folio) -> Option<()> {
-    let memcg = folio.owner()?.memcg;
+    let memcg = folio.owner()?;
     if !forget(folio) {
         return None;
     }

@@ -1,116 +1,282 @@
 //! Whether a memcg is watched, for everyone's charges: the answer must cost next to nothing where it is no.
 //!
-//! User space gives each watched memcg a number. A page names its owner by the address of a memcg or of an obj_cgroup: a
-//! cache knows the numbers of addresses, zero where nobody watches. An address means the same until a memcg is made or goes
-//! away, when the whole cache is forgotten. Arguments of functions are followed to the memcg's id instead, which is cheap
-//! where the verifier knows their types, and a filter of a byte for each 65,536th id answers for most.
+//! User space gives each watched memcg a number. A charge names its owner by the address of a memcg or of an obj_cgroup, in a
+//! page or as an argument: a cache knows what such words stand for. One that stands for nobody who is watched is there as it
+//! is: one look and one comparison, which programs begin with. A word means the same until a memcg is
+//! made or goes away, when the whole cache is forgotten. What is not known is followed to the memcg's id, and a filter of a
+//! byte for each 65,536th id answers for most.
 
+use core::arch::asm;
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
+use core::marker::PhantomData;
 
 use aya_ebpf::macros::{fexit, kprobe, kretprobe};
 use aya_ebpf::programs::{FExitContext, ProbeContext, RetProbeContext};
 use tracer_common::{FILTER_LEN, KNOWN_BITS, KNOWN_LEN, WATCHES, WatchState};
 
 use crate::hash;
-use crate::hooks::Access;
-use crate::kernel::{MEMCG_DATA_KMEM, MEMCG_DATA_OBJECTS, Pointer, cgroup_id, cgroup_id_typed, read};
+use crate::hooks::{Access, Subject};
+use crate::kernel::{Folio, MEMCG_DATA_KMEM, MEMCG_DATA_OBJECTS, Pointer, as_number, cgroup_id, cgroup_id_typed, read};
 use crate::maps::{STATE, WATCHED, WATCHED_FILTER, offset};
 
 /// The number of a watched memcg: never zero, and below [`WATCHES`].
 pub type Watch = u64;
 
-/// Numbers of memcgs and obj_cgroups by address: the address without what all of them have in common, and in its low bits,
-/// which are zero, the number. One word, so that it is never seen half written. It stands alone in its section, which user
-/// space clears as a whole.
+/// What words stand for that name owners, each in the place of its hash: the word itself where nobody who is watched, else
+/// [`form`] of it with the number in its low bits. One word, so that it is never seen half written. It stands alone in its
+/// section, which user space clears as a whole: zero names no owner.
 #[unsafe(no_mangle)]
 pub static mut KNOWN: [u64; KNOWN_LEN] = [0; KNOWN_LEN];
 
-/// Addresses in the kernel have at least this many bits in common; those of objects of more than 32 bytes end in at least
-/// five zeroes, which makes room for a number.
+/// Addresses in the kernel have at least one bit more than these in common, which are all set; those of objects of more than
+/// 32 bytes end in at least five zeroes. Together that makes room for a number.
 ///
 /// kernel: 57 bits of virtual address (Documentation/arch/x86/x86_64/5level-paging.rst), ARCH_KMALLOC_MINALIGN and
 /// kmalloc's size classes of 64 bytes and more (5.10 to 7.3)
 const COMMON_BITS: u32 = 7;
-const ALIGNMENT: u64 = 1 << ALIGNMENT_BITS;
-const ALIGNMENT_BITS: u32 = 5;
+const ALIGNMENT: u64 = 1 << 5;
 
-/// Set in an owner that is the address of a memcg, whatever folios hold on this kernel.
-const IS_MEMCG: u64 = 4;
 /// All that can be set in an owner besides its address.
-const FLAGS: u64 = 7;
+const FLAGS: u64 = 3;
 
-/// The word of the cache where this address would be.
+/// The place of a word in the cache. Words with and without flags have places of their own.
 #[inline(always)]
-fn place(address: u64) -> *mut u64 {
-    let index = hash::place((address >> ALIGNMENT_BITS) as u32, u32::BITS - KNOWN_BITS);
-    let first = (&raw mut KNOWN).cast::<u64>();
-    // SAFETY: a hash of `KNOWN_BITS` bits is an index.
-    unsafe { first.add(index as usize) }
-}
-
-/// The number of the memcg that an owner (`memcg_data` of a folio) stands for, if it is watched. Everyone's charges come
-/// here: where the answer is no, and is known, it takes one look.
-#[inline(always)]
-pub fn of_owner(owner: u64) -> Option<Watch> {
-    let address = owner & !(ALIGNMENT - 1);
-    // SAFETY: a live map value.
-    let mut number = unsafe { place(address).read_volatile() } ^ (address << COMMON_BITS);
-    if number == 0 {
-        return None;
+fn place(word: Pointer) -> *mut u64 {
+    let offset: u64;
+    // SAFETY: computes with registers. The verifier takes the copy of a lower half for a number: see `low_half`.
+    unsafe {
+        asm!(
+            "w0 = w1",
+            "w0 *= {factor}",
+            "w0 >>= {shift}",
+            "w0 &= {mask}",
+            in("r1") word,
+            out("r0") offset,
+            factor = const hash::FACTOR as i32,
+            shift = const u32::BITS - KNOWN_BITS - SIZE_BITS,
+            mask = const (KNOWN_LEN - 1) << SIZE_BITS,
+            options(pure, nomem, nostack),
+        );
     }
-    if number >= u64::from(WATCHES) {
-        number = resolve(owner);
-    }
-    // Vectors of objects may lie where a memcg was.
-    (number != 0 && owner & MEMCG_DATA_OBJECTS == 0).then_some(number)
+    let first = (&raw mut KNOWN).cast::<u8>();
+    // SAFETY: the mask keeps it within the map's value, at a multiple of a word's size.
+    unsafe { first.add(offset as usize) }.cast()
 }
 
-/// The number of a memcg by its address, as [`of_owner`].
+/// log2 of the bytes of a word.
+const SIZE_BITS: u32 = size_of::<u64>().trailing_zeros();
+
+/// How a word with a number stands in the cache: the address without the bits that all have in common, of which the first is
+/// left out, so that it is no address.
 #[inline(always)]
-pub fn of_address(memcg: u64) -> Option<Watch> {
-    of_owner(memcg | IS_MEMCG)
+fn form(word: u64) -> u64 {
+    ((word & !(ALIGNMENT - 1)) << COMMON_BITS) & (u64::MAX >> 1)
 }
 
-/// Finds out what an owner stands for, and remembers it.
+/// Who is charged, as an argument tells: the word that names it, and what the cache has in its place.
+#[derive(Clone, Copy)]
+pub struct Charged<Argument> {
+    word: Pointer,
+    entry: u64,
+    argument: PhantomData<Argument>,
+}
+
+/// How an argument tells who is charged.
+pub trait Names: Copy {
+    /// The word that names it.
+    fn word<A: Access>(argument: Pointer) -> Pointer;
+}
+
+/// Who a folio is charged to.
+pub type OfFolio = Charged<ByFolio>;
+/// A memcg.
+pub type OfMemcg = Charged<ByMemcg>;
+/// An obj_cgroup.
+pub type OfObjcg = Charged<ByObjcg>;
+/// Who buffers of a socket are charged to.
+pub type OfSocket = Charged<BySocket>;
+
+/// See [`OfFolio`].
+#[derive(Clone, Copy)]
+pub struct ByFolio;
+/// See [`OfMemcg`].
+#[derive(Clone, Copy)]
+pub struct ByMemcg;
+/// See [`OfObjcg`].
+#[derive(Clone, Copy)]
+pub struct ByObjcg;
+/// See [`OfSocket`].
+#[derive(Clone, Copy)]
+pub struct BySocket;
+
+impl Names for ByFolio {
+    #[inline(always)]
+    fn word<A: Access>(folio: Pointer) -> Pointer {
+        A::get(folio, offset!(folio_owner))
+    }
+}
+
+impl Names for ByMemcg {
+    #[inline(always)]
+    fn word<A: Access>(memcg: Pointer) -> Pointer {
+        memcg
+    }
+}
+
+impl Names for ByObjcg {
+    #[inline(always)]
+    fn word<A: Access>(objcg: Pointer) -> Pointer {
+        objcg
+    }
+}
+
+impl Names for BySocket {
+    // kernel: mem_cgroup_from_sk(), the low bits are flags (6.16 to 7.3)
+    #[inline(always)]
+    fn word<A: Access>(socket: Pointer) -> Pointer {
+        A::get(socket, offset!(sock_memcg))
+    }
+}
+
+impl<By: Names> Subject for Charged<By> {
+    type Argument = Pointer;
+
+    #[inline(always)]
+    fn of<A: Access>(argument: Pointer) -> Self {
+        let word = By::word::<A>(argument);
+        Self {
+            word,
+            // SAFETY: a live map value.
+            entry: unsafe { place(word).read_volatile() },
+            argument: PhantomData,
+        }
+    }
+
+    /// Whether it is known that nobody who is watched is charged; nor is anyone where there is a null pointer.
+    #[inline(always)]
+    fn is_other(self) -> bool {
+        self.entry == self.word as u64
+    }
+}
+
+impl<By> Charged<By> {
+    /// The memcg, if it is watched: as the cache knows, else as is found out. `word` is the word as a number.
+    #[inline(always)]
+    fn look_up(self, word: u64, find: impl FnOnce() -> Option<Watch>) -> Option<Watch> {
+        let number = self.entry ^ form(word);
+        if number != 0 && number < u64::from(WATCHES) {
+            return Some(number);
+        }
+        if self.entry == word {
+            return None;
+        }
+        let before = changes();
+        let number = find().unwrap_or(0) & u64::from(WATCHES - 1);
+        remember(word, number, before.0, before.1);
+        (number != 0).then_some(number)
+    }
+}
+
+impl OfFolio {
+    /// The memcg, if it is watched; `None` where objects in the folio are charged each.
+    #[inline(always)]
+    pub fn memcg(self) -> Option<Watch> {
+        let owner = self.owner();
+        self.look_up(owner, || resolve(owner))
+    }
+
+    /// Whether the folio, which this is of, is kernel memory.
+    #[inline(always)]
+    pub fn is_kmem(self, folio: Folio) -> bool {
+        if offset!(owner_has_no_flags) == 1 {
+            folio.is_kmem_by_type()
+        } else {
+            self.owner() & MEMCG_DATA_KMEM != 0
+        }
+    }
+
+    /// What has flags is a number to the verifier, too.
+    #[inline(always)]
+    fn owner(self) -> u64 {
+        if offset!(owner_has_no_flags) == 1 {
+            as_number(self.word)
+        } else {
+            self.word as u64
+        }
+    }
+}
+
+impl OfMemcg {
+    /// The memcg, if it is watched.
+    #[inline(always)]
+    pub fn memcg<A: Access>(self) -> Option<Watch> {
+        self.look_up(as_number(self.word), || of_id(cgroup_id_typed::<A>(self.word)))
+    }
+}
+
+impl OfObjcg {
+    /// Its memcg, if that is watched.
+    #[inline(always)]
+    pub fn memcg<A: Access>(self) -> Option<Watch> {
+        self.look_up(as_number(self.word), || {
+            of_id(cgroup_id_typed::<A>(A::get(self.word, offset!(objcg_memcg))))
+        })
+    }
+}
+
+impl OfSocket {
+    /// The memcg, if it is watched.
+    #[inline(always)]
+    pub fn memcg(self) -> Option<Watch> {
+        let word = as_number(self.word);
+        self.look_up(word, || of_id(cgroup_id((word & !FLAGS) as Pointer)?))
+    }
+}
+
+/// Keeps what a word stands for, if that did not change since it was asked for.
 #[inline(never)]
-fn resolve(owner: u64) -> u64 {
-    let pointer = owner & !FLAGS;
-    if pointer == 0 || owner & MEMCG_DATA_OBJECTS != 0 {
-        return 0;
+fn remember(word: u64, number: Watch, by_kernel: u64, by_user: u64) {
+    if state(WatchState::Caches) == 0 {
+        return;
     }
-    let before = changes();
-    let holds_objcg = if owner & IS_MEMCG != 0 {
-        false
-    } else if owner & MEMCG_DATA_KMEM != 0 {
-        offset!(kernel_pages_hold_memcg) != 1
+    let entry = if number == 0 {
+        word
+    } else if word & (ALIGNMENT - 1) & !FLAGS == 0 {
+        form(word) | number
     } else {
-        offset!(lru_folios_hold_objcg) == 1
+        return;
     };
-    let mut memcg = pointer as Pointer;
-    if holds_objcg {
-        memcg = read(memcg, offset!(objcg_memcg)).unwrap_or(core::ptr::null());
-    }
-    let Some(id) = cgroup_id(memcg) else {
-        return 0;
-    };
-    // SAFETY: entries are only replaced as a whole.
-    let number = unsafe { WATCHED.get(&id) }.copied().unwrap_or(0) & u64::from(WATCHES - 1);
-    if state(WatchState::Caches) == 0 || pointer & (ALIGNMENT - 1) != 0 {
-        return number;
-    }
+    let place = place(word as Pointer);
     // SAFETY: a live map value.
-    unsafe { place(pointer).write_volatile(pointer << COMMON_BITS | number) };
-    // Whoever changes what addresses mean says so first and clears the cache then: either that clears this word, or this
-    // sees that it was said. The addition keeps the two apart on this CPU.
+    unsafe { place.write_volatile(entry) };
+    // Whoever changes what words mean says so first and clears the cache then: either that clears this one, or this sees that
+    // it was said. The addition keeps the two apart on this CPU.
     if let Some(fence) = STATE.get_ptr_mut(WatchState::Fence as u32) {
         // SAFETY: a live map value.
         unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(fence, 1) };
     }
-    if changes() != before {
+    if changes() != (by_kernel, by_user) {
         // SAFETY: as above.
-        unsafe { place(pointer).write_volatile(0) };
+        unsafe { place.write_volatile(0) };
     }
-    number
+}
+
+/// Finds out what an owner stands for.
+#[inline(never)]
+fn resolve(owner: u64) -> Option<Watch> {
+    let mut memcg = (owner & !FLAGS) as Pointer;
+    if memcg.is_null() || owner & MEMCG_DATA_OBJECTS != 0 {
+        return None;
+    }
+    let holds_objcg = if owner & MEMCG_DATA_KMEM != 0 {
+        offset!(kernel_pages_hold_memcg) != 1
+    } else {
+        offset!(lru_folios_hold_objcg) == 1
+    };
+    if holds_objcg {
+        memcg = read(memcg, offset!(objcg_memcg))?;
+    }
+    of_id(cgroup_id(memcg)?)
 }
 
 #[inline(always)]
@@ -142,18 +308,6 @@ pub fn of_id(id: u64) -> Option<Watch> {
     }
     // SAFETY: entries are only replaced as a whole.
     unsafe { WATCHED.get(&id) }.copied()
-}
-
-/// The number of a memcg that came as an argument, or was loaded through one.
-#[inline(always)]
-pub fn of_memcg<A: Access>(memcg: Pointer) -> Option<Watch> {
-    of_id(cgroup_id_typed::<A>(memcg))
-}
-
-/// The number of the memcg of an obj_cgroup that came as an argument.
-#[inline(always)]
-pub fn of_objcg<A: Access>(objcg: Pointer) -> Option<Watch> {
-    of_memcg::<A>(A::get(objcg, offset!(objcg_memcg)))
 }
 
 /// Memcgs have changed: an address may mean another one now.

@@ -1,7 +1,5 @@
 //! The table of probes against kernels of the field that cannot be booted here.
 
-use tracer_common::ABSENT;
-
 use super::btf::KernelTypes;
 use super::kernel_table::resolve_offsets;
 use super::plan::{Group, Hook, Need};
@@ -210,7 +208,7 @@ fn a_kernel_with_nothing_that_fits_is_refused_in_words() {
 fn the_size_of_a_page_is_found_where_each_kernel_has_it() {
     let pages = resolve_offsets(&kernel(SLE_5_14)).expect("resolved");
     assert_eq!(pages.folio_nr_pages, 64 + 24, "compound_nr of the second page");
-    assert_eq!((pages.page_mem_cgroup, pages.folio_memcg_data), (ABSENT, 56));
+    assert_eq!((pages.owner_has_no_flags, pages.folio_owner), (0, 56));
     let folios = resolve_offsets(&kernel(UBUNTU_6_8)).expect("resolved");
     assert_eq!(folios.folio_nr_pages, 96);
     assert_eq!(folios.kernel_pages_hold_memcg, 0);

@@ -44,11 +44,11 @@ macro_rules! rows {
 // kernel: fields and enumerators checked on 5.10, 6.1, 6.12, 6.18, 7.2 and 7.3.
 const ROWS: &[Row] = rows! {
     Always folio_flags = Source::Field(&["folio.flags", "page.flags"]);
-    Optional folio_memcg_data = Source::Field(&["folio.memcg_data", "page.memcg_data"]);
+    Optional folio_owner = Source::Field(&["folio.memcg_data", "page.memcg_data", "page.mem_cgroup"]);
     Always folio_mapping = Source::Field(&["folio.mapping", "page.mapping"]);
     Always folio_index = Source::Field(&["folio.index", "page.index"]);
     Always folio_nr_pages = Source::FieldOrNextPage(&["folio._nr_pages", "folio._folio_nr_pages"], "page.compound_nr");
-    Optional page_mem_cgroup = Source::Field(&["page.mem_cgroup"]);
+    Always owner_has_no_flags = Source::Has("page.mem_cgroup");
     Always page_type = Source::Field(&["page.page_type"]);
     Always pg_head = Source::Enum("PG_head");
     Always pg_swapbacked = Source::Enum("PG_swapbacked");
@@ -64,6 +64,7 @@ const ROWS: &[Row] = rows! {
     Always cgroup_kn = Source::Field(&["cgroup.kn"]);
     Always kernfs_id = Source::Field(&["kernfs_node.id"]);
     Always objcg_memcg = Source::Field(&["obj_cgroup.memcg"]);
+    Always task_pid = Source::Field(&["task_struct.pid"]);
     Always task_tgid = Source::Field(&["task_struct.tgid"]);
     Always task_comm = Source::Field(&["task_struct.comm"]);
     Always task_start = Source::Field(&["task_struct.start_boottime"]);
@@ -170,7 +171,7 @@ mod tests {
     fn the_running_kernel_has_everything_that_is_needed() {
         let types = KernelTypes::of_running_kernel(Path::new("/")).expect("BTF");
         let offsets = resolve_offsets(&types).expect("resolved");
-        assert_ne!(offsets.folio_memcg_data, ABSENT);
+        assert_ne!(offsets.folio_owner, ABSENT);
         assert_ne!(offsets.stat_kmem, ABSENT);
         assert_eq!(
             offsets.memcg_counter, offsets.memcg_usage,

@@ -9,7 +9,7 @@ use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
 use aya::sys::SyscallError;
 use aya::{Btf, Ebpf, EbpfError, EbpfLoader};
 use aya_log::EbpfLogger;
-use tracer_common::{FileKey, GuestRanges, KernelOffsets, LossCounter};
+use tracer_common::{ABSENT, FileKey, GuestRanges, KernelOffsets, LossCounter};
 
 use super::accounts::Accounts;
 use super::attach::{Attacher, Outcome, ProbeState, chain, os_error};
@@ -406,7 +406,7 @@ pub(super) fn take<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'s
     map.try_into().map_err(failed(name))
 }
 
-/// The items by which pages are told apart where the kernel counts them, as far as they are among the first 64.
+/// The items by which pages are told apart where the kernel counts them, each a bit, modulo 64.
 fn page_items(offsets: &KernelOffsets) -> u64 {
     [
         offsets.stat_pagetable,
@@ -418,8 +418,8 @@ fn page_items(offsets: &KernelOffsets) -> u64 {
         offsets.stat_file_huge,
     ]
     .into_iter()
-    .filter(|&item| item < u64::BITS)
-    .fold(0, |items, item| items | 1 << item)
+    .filter(|&item| item != ABSENT)
+    .fold(0, |items, item| items | 1 << (item % u64::BITS))
 }
 
 /// An error of a map, with its name.
