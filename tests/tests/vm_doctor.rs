@@ -137,7 +137,7 @@ fn every_probe_gets_its_hook_on_7_3() -> Result<()> {
         line: "7.3",
         hooks: &[],
         missing: &[],
-        absent: &["page.mem_cgroup", "MEMCG_VMALLOC"],
+        absent: &["MEMCG_VMALLOC"],
     })
 }
 
@@ -147,7 +147,7 @@ fn every_probe_gets_its_hook_on_7_2() -> Result<()> {
         line: "7.2",
         hooks: &[],
         missing: &[],
-        absent: &["page.mem_cgroup", "MEMCG_VMALLOC"],
+        absent: &["MEMCG_VMALLOC"],
     })
 }
 
@@ -157,7 +157,7 @@ fn every_probe_gets_its_hook_on_6_12() -> Result<()> {
         line: "6.12",
         hooks: &[ON_6_12],
         missing: &[],
-        absent: &["page.mem_cgroup", "NR_HUGETLB", "NR_VMALLOC"],
+        absent: &["NR_HUGETLB", "NR_VMALLOC"],
     })
 }
 
@@ -167,7 +167,7 @@ fn every_probe_gets_its_hook_on_6_1() -> Result<()> {
         line: "6.1",
         hooks: &[ON_6_12, ON_6_1],
         missing: &[],
-        absent: &["page.mem_cgroup", "PGTY_hugetlb", "NR_HUGETLB", "NR_VMALLOC"],
+        absent: &["PGTY_hugetlb", "NR_HUGETLB", "NR_VMALLOC"],
     })
 }
 
@@ -178,7 +178,6 @@ fn every_probe_gets_its_hook_on_5_10() -> Result<()> {
         hooks: &[ON_6_12, ON_6_1, ON_5_10],
         missing: &["kind_of_pages"],
         absent: &[
-            "folio.memcg_data",
             "PGTY_hugetlb",
             "NR_SECONDARY_PAGETABLE",
             "NR_HUGETLB",

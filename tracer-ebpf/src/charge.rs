@@ -33,10 +33,11 @@ fn charged_folio<A: Access>(owner: OfFolio, folio: Pointer, mm: Pointer, status:
     }
     let folio = Folio(folio);
     let memcg = owner.memcg()?;
-    let waits = folio.is_swapbacked_or_huge_in::<A>();
+    let flags = folio.flags_in::<A>();
+    let waits = flags.is_swapbacked_or_huge();
     let (kind, placed) = if waits && folio.in_swap_cache() {
         (Kind::Anon, false)
-    } else if waits && folio.is_swapbacked_in::<A>() {
+    } else if flags.is_swapbacked() {
         (Kind::Shmem, is_placed(WatchState::PlacesShmem))
     } else if mm.is_null() || folio.is_mapped_file_in::<A>() {
         (Kind::File, is_placed(WatchState::PlacesFiles))
@@ -268,7 +269,7 @@ fn replaced<A: Access>(owner: OfFolio, old: Pointer, new: Pointer) -> Option<()>
     let memcg = owner.memcg()?;
     let entry = watched(memcg)?;
     // The same kind and region as the old page will leave with.
-    let (kind, region) = crate::uncharge::user_kind::<A>(new, entry.qemu_tgid)?;
+    let (kind, region) = crate::uncharge::user_kind::<A>(new, new.flags_in::<A>(), entry.qemu_tgid)?;
     account(memcg, kind, region, Direction::Charge, new.bytes());
     live::replaced(old, new);
     Some(())

@@ -16,7 +16,7 @@ use tracer_common::LossCounter;
 
 use crate::hash;
 use crate::kernel::{Pointer, load, low_half, read};
-use crate::maps::{CALLS, SEEN, SEEN_BITS, count_loss, global};
+use crate::maps::{CALLS, SEEN, count_loss, global};
 
 /// How a body follows pointers that came as arguments.
 pub trait Access {
@@ -143,18 +143,16 @@ fn call(ctx: &impl EbpfContext) -> u32 {
 
 /// The place where a call is remembered.
 #[inline(always)]
-fn seen(call: u32) -> Option<*mut u32> {
-    SEEN.get_ptr_mut(hash::place(call, u32::BITS - SEEN_BITS))
+fn seen(call: u32) -> *mut u32 {
+    SEEN.place(call)
 }
 
 /// The first program of a pair has run. Said last: while it runs, an interrupt's call is one that it is kept from.
 #[inline(always)]
 pub fn ran(ctx: &impl EbpfContext) {
     let call = call(ctx);
-    if let Some(slot) = seen(call) {
-        // SAFETY: a live map value.
-        unsafe { slot.write_volatile(call) };
-    }
+    // SAFETY: a live map value.
+    unsafe { seen(call).write_volatile(call) };
 }
 
 /// Whether there is a second program: `always` where it is attached everywhere.
@@ -197,9 +195,7 @@ impl Subject for Anyone {
 #[inline(always)]
 pub fn must_run_again(ctx: &impl EbpfContext) -> bool {
     let call = call(ctx);
-    let Some(slot) = seen(call) else {
-        return false;
-    };
+    let slot = seen(call);
     // SAFETY: a live map value.
     if unsafe { slot.read_volatile() } == call {
         // SAFETY: as above.

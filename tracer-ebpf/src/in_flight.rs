@@ -6,12 +6,11 @@
 //! all this. Whoever places it or gives it back finds it there, whichever thread that is.
 
 use crate::alone::alone;
-use crate::hash;
 use crate::kernel::{Folio, low_half};
 use crate::maps::IN_FLIGHT;
 
-/// log2 of the slots: far more than there are threads between a charge and a place at a time.
-pub const IN_FLIGHT_BITS: u32 = 12;
+/// Slots: far more than there are threads between a charge and a place at a time.
+pub const IN_FLIGHT_LEN: usize = 1 << 12;
 
 /// Room for one page in flight.
 #[repr(C)]
@@ -24,18 +23,25 @@ pub struct InFlight {
     padding: u32,
 }
 
+impl InFlight {
+    /// No page.
+    pub const NONE: Self = Self {
+        page: 0,
+        busy: 0,
+        padding: 0,
+    };
+}
+
 /// The slot of a page.
 #[inline(always)]
-fn slot(folio: Folio) -> Option<*mut InFlight> {
-    IN_FLIGHT.get_ptr_mut(hash::place(low_half(folio.0), u32::BITS - IN_FLIGHT_BITS))
+fn slot(folio: Folio) -> *mut InFlight {
+    IN_FLIGHT.place(low_half(folio.0))
 }
 
 /// Remembers a page. False where there is another: this one is then to be counted as unplaced.
 #[inline(always)]
 pub fn take_off(folio: Folio) -> bool {
-    let Some(slot) = slot(folio) else {
-        return false;
-    };
+    let slot = slot(folio);
     // SAFETY: a live map value. An empty slot is written to by who is alone, and one that has a page by who has this page.
     unsafe {
         let page = &raw mut (*slot).page;
@@ -54,9 +60,7 @@ pub fn take_off(folio: Folio) -> bool {
 /// Whether a page was in flight; it no longer is.
 #[inline(always)]
 pub fn land(folio: Folio) -> bool {
-    let Some(slot) = slot(folio) else {
-        return false;
-    };
+    let slot = slot(folio);
     // SAFETY: as in `take_off`.
     unsafe {
         let page = &raw mut (*slot).page;

@@ -130,25 +130,20 @@ impl Folio {
         global!(PAGE_SIZE) * self.pages()
     }
 
-    /// As [`Folio::bytes`], of a folio that came as an argument.
+    /// As [`Folio::bytes`], where its flags are known.
     #[inline(always)]
-    pub fn bytes_in<A: Access>(self) -> u64 {
-        if self.flags_in::<A>() & bit(offset!(pg_head)) == 0 {
-            return global!(PAGE_SIZE);
+    pub fn bytes_with(self, flags: Flags) -> u64 {
+        if flags.is_huge() {
+            self.bytes()
+        } else {
+            global!(PAGE_SIZE)
         }
-        self.bytes()
     }
 
-    /// `flags` of a folio that came as an argument.
+    /// The flags of a folio that came as an argument.
     #[inline(always)]
-    fn flags_in<A: Access>(self) -> u64 {
-        A::get(self.0, offset!(folio_flags))
-    }
-
-    /// PG_swapbacked or PG_head, of a folio that came as an argument.
-    #[inline(always)]
-    pub fn is_swapbacked_or_huge_in<A: Access>(self) -> bool {
-        self.flags_in::<A>() & (bit(offset!(pg_swapbacked)) | bit(offset!(pg_head))) != 0
+    pub fn flags_in<A: Access>(self) -> Flags {
+        Flags(A::get(self.0, offset!(folio_flags)))
     }
 
     /// Whether it is mapped as anonymous memory, of a folio that came as an argument.
@@ -157,16 +152,10 @@ impl Folio {
         u64::from(low_half(A::get(self.0, offset!(folio_mapping)))) & MAPPING_ANON != 0
     }
 
-    /// As [`Folio::is_hugetlb`], of a folio that came as an argument: none of hugetlbfs is a single page.
+    /// As [`Folio::is_hugetlb`], where its flags are known: none of hugetlbfs is a single page.
     #[inline(always)]
-    pub fn is_hugetlb_in<A: Access>(self) -> bool {
-        self.flags_in::<A>() & bit(offset!(pg_head)) != 0 && self.is_hugetlb()
-    }
-
-    /// As [`Folio::is_swapbacked`], of a folio that came as an argument.
-    #[inline(always)]
-    pub fn is_swapbacked_in<A: Access>(self) -> bool {
-        self.flags_in::<A>() & bit(offset!(pg_swapbacked)) != 0
+    pub fn is_hugetlb_with(self, flags: Flags) -> bool {
+        flags.is_huge() && self.is_hugetlb()
     }
 
     /// The user address of an anonymous folio that came as an argument: its index is the page number of the address it was
@@ -228,6 +217,30 @@ impl Folio {
         let page_type: u32 = read(self.0, offset!(page_type)).unwrap_or(0);
         // kernel: enum pagetype is the top byte (6.12 to 7.3)
         page_type >> 24 == offset!(pgty_hugetlb)
+    }
+}
+
+/// `flags` of a folio.
+#[derive(Clone, Copy)]
+pub struct Flags(u64);
+
+impl Flags {
+    /// PG_head: of several pages.
+    #[inline(always)]
+    pub fn is_huge(self) -> bool {
+        self.0 & bit(offset!(pg_head)) != 0
+    }
+
+    /// PG_swapbacked: anonymous or shmem.
+    #[inline(always)]
+    pub fn is_swapbacked(self) -> bool {
+        self.0 & bit(offset!(pg_swapbacked)) != 0
+    }
+
+    /// Either.
+    #[inline(always)]
+    pub fn is_swapbacked_or_huge(self) -> bool {
+        self.0 & (bit(offset!(pg_swapbacked)) | bit(offset!(pg_head))) != 0
     }
 }
 

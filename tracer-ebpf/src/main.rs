@@ -26,6 +26,7 @@ mod place;
 mod reclaim;
 mod singles;
 mod stacks;
+mod table;
 mod thread;
 mod uncharge;
 mod unplaced;

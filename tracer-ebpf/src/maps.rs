@@ -10,8 +10,9 @@ use tracer_common::{
 
 use crate::fault::FaultState;
 use crate::hooks::{CallArguments, CallKey};
-use crate::in_flight::{IN_FLIGHT_BITS, InFlight};
+use crate::in_flight::{IN_FLIGHT_LEN, InFlight};
 use crate::reclaim::ReclaimStart;
+use crate::table::Table;
 
 /// Where the running kernel keeps things.
 #[unsafe(no_mangle)]
@@ -74,8 +75,8 @@ pub static NUMBERS: HashMap<AccountKey, u32> = HashMap::with_max_entries(tracer_
 pub static FREE_NUMBERS: Stack<u32> = Stack::with_max_entries(tracer_common::ACCOUNTS, 0);
 
 /// Numbers of accounts that were added to of late, by a hash of their keys.
-#[map]
-pub static RECENT: Array<u32> = Array::with_max_entries(1 << RECENT_BITS, 0);
+#[unsafe(link_section = ".bss.recent")]
+pub static RECENT: Table<u32, { 1 << RECENT_BITS }> = Table::of(0);
 
 /// The numbers of the watched memcgs, by cgroup id.
 #[map]
@@ -94,8 +95,8 @@ pub static WATCHED_FILTER: Array<u8> = Array::with_max_entries(FILTER_LEN, 0);
 pub static STATE: Array<u64> = Array::with_max_entries(WatchState::COUNT, 0);
 
 /// Pages that are charged and have no place yet.
-#[map]
-pub static IN_FLIGHT: Array<InFlight> = Array::with_max_entries(1 << IN_FLIGHT_BITS, 0);
+#[unsafe(link_section = ".bss.in_flight")]
+pub static IN_FLIGHT: Table<InFlight, IN_FLIGHT_LEN> = Table::of(InFlight::NONE);
 
 /// Guest RAM mappings by thread group id.
 #[map]
@@ -137,12 +138,9 @@ pub static RECLAIMS: HashMap<u32, ReclaimStart> = HashMap::with_max_entries(4096
 #[map]
 pub static CALLS: HashMap<CallKey, CallArguments> = HashMap::with_max_entries(8192, 0);
 
-/// log2 of the calls that [`SEEN`] has room for: far more than can be between their two programs at a time.
-pub const SEEN_BITS: u32 = 16;
-
-/// Calls whose first program ran, so that the second has nothing to do.
-#[map]
-pub static SEEN: Array<u32> = Array::with_max_entries(1 << SEEN_BITS, 0);
+/// Calls whose first program ran, so that the second has nothing to do: far more than can be between the two at a time.
+#[unsafe(link_section = ".bss.seen")]
+pub static SEEN: Table<u32, { 1 << 16 }> = Table::of(0);
 
 /// Threads that have accounts: only their exits and renames are of interest.
 #[map]

@@ -5,9 +5,8 @@
 
 use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::helpers::bpf_get_current_comm;
-use tracer_common::{Account, AccountKey, COMM_LEN, LossCounter, OVERFLOW_TID, RECENT_BITS};
+use tracer_common::{Account, AccountKey, COMM_LEN, LossCounter, OVERFLOW_TID};
 
-use crate::hash;
 use crate::kernel::current_ids;
 use crate::maps::{ACCOUNTS, FREE_NUMBERS, NUMBERS, RECENT, THREADS, count_loss};
 
@@ -17,11 +16,7 @@ type Numbered = (u32, *mut Account);
 /// The account of this key, if it is open.
 #[inline(always)]
 pub fn find(key: &AccountKey) -> Option<Numbered> {
-    let place = hash::place(
-        key.tid ^ (u32::from(key.kind) << 24) ^ (u32::from(key.region) << 29),
-        u32::BITS - RECENT_BITS,
-    );
-    let recent = RECENT.get_ptr_mut(place)?;
+    let recent = RECENT.place(key.tid ^ (u32::from(key.kind) << 24) ^ (u32::from(key.region) << 29));
     // SAFETY: a live map value.
     let number = unsafe { recent.read_volatile() };
     let account = ACCOUNTS.get_ptr_mut(number)?;

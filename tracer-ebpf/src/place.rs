@@ -37,10 +37,11 @@ fn placed_anon<A: Access>(owner: OfFolio, folio: Pointer, vma: Pointer, address:
     let folio = Folio(folio);
     let memcg = owner.memcg()?;
     let region = mapped_region::<A>(memcg, vma, address)?;
-    if folio.is_swapbacked_or_huge_in::<A>() {
+    let flags = folio.flags_in::<A>();
+    if flags.is_swapbacked_or_huge() {
         forget(folio);
     }
-    put(folio, memcg, Kind::Anon, region, folio.bytes_in::<A>());
+    put(folio, memcg, Kind::Anon, region, folio.bytes_with(flags));
     Some(())
 }
 
@@ -141,7 +142,8 @@ fn placed_shmem<A: Access>(owner: OfFolio, folio: Pointer, mapping: Pointer, exp
             charged(folio.0, memcg, Kind::Shmem, region, folio.bytes());
         }
     } else {
-        put(folio, memcg, Kind::Shmem, region, folio.bytes_in::<A>());
+        let flags = folio.flags_in::<A>();
+        put(folio, memcg, Kind::Shmem, region, folio.bytes_with(flags));
     }
     Some(())
 }
@@ -176,9 +178,10 @@ at_entry!(unplace_shmem, unplace_shmem_again, unplace_shmem_kprobe, OfFolio(0) =
 fn unplaced_shmem<A: Access>(owner: OfFolio, folio: Pointer) -> Option<()> {
     let folio = Folio(folio);
     let memcg = owner.memcg()?;
-    let kind = if folio.is_hugetlb_in::<A>() {
+    let flags = folio.flags_in::<A>();
+    let kind = if folio.is_hugetlb_with(flags) {
         Kind::Hugetlb
-    } else if folio.is_swapbacked_in::<A>() {
+    } else if flags.is_swapbacked() {
         Kind::Shmem
     } else {
         return None;
@@ -217,11 +220,12 @@ fn placed_file<A: Access>(owner: OfFolio, folio: Pointer, mapping: Pointer, stat
     }
     let folio = Folio(folio);
     let memcg = owner.memcg()?;
-    if folio.is_hugetlb_in::<A>() {
+    let flags = folio.flags_in::<A>();
+    if folio.is_hugetlb_with(flags) {
         // `place_hugetlb` sees it.
         return None;
     }
-    let bytes = folio.bytes_in::<A>();
+    let bytes = folio.bytes_with(flags);
     let file = file_of::<A>(mapping);
     put(folio, memcg, Kind::File, file_region(&file), bytes);
     count_file(memcg, &file, bytes);

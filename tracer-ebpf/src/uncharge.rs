@@ -6,7 +6,7 @@ use crate::account::{Direction, watched};
 use crate::charge::{objects, socket};
 use crate::hooks::{Access, at_entry};
 use crate::in_flight::land;
-use crate::kernel::{Folio, Pointer};
+use crate::kernel::{Flags, Folio, Pointer};
 use crate::live::uncharged;
 use crate::maps::global;
 use crate::place::address_region;
@@ -21,12 +21,13 @@ at_entry!(uncharge_folio, uncharge_folio_again, uncharge_folio_kprobe, OfFolio(0
 fn uncharged_folio<A: Access>(owner: OfFolio, folio: Pointer) -> Option<()> {
     let folio = Folio(folio);
     let memcg = owner.memcg()?;
+    let flags = folio.flags_in::<A>();
     let (kind, region) = if owner.is_kmem(folio) {
         (Kind::Kmem, Region::Overhead)
     } else {
-        user_kind::<A>(folio, watched(memcg)?.qemu_tgid)?
+        user_kind::<A>(folio, flags, watched(memcg)?.qemu_tgid)?
     };
-    uncharged(folio.0, memcg, kind, region, folio.bytes_in::<A>());
+    uncharged(folio.0, memcg, kind, region, folio.bytes_with(flags));
     Some(())
 }
 
@@ -39,24 +40,25 @@ at_entry!(swapped_out, swapped_out_again, swapped_out_kprobe, OfFolio(0) => swap
 fn swapped_out_folio<A: Access>(owner: OfFolio, folio: Pointer) -> Option<()> {
     let folio = Folio(folio);
     let memcg = owner.memcg()?;
-    let (kind, region) = user_kind::<A>(folio, watched(memcg)?.qemu_tgid)?;
-    uncharged(folio.0, memcg, kind, region, folio.bytes());
+    let flags = folio.flags_in::<A>();
+    let (kind, region) = user_kind::<A>(folio, flags, watched(memcg)?.qemu_tgid)?;
+    uncharged(folio.0, memcg, kind, region, folio.bytes_with(flags));
     Some(())
 }
 
 /// Kind and region of user memory that had its place; `None` for a page that was counted nowhere, since it never got one.
 #[inline(always)]
-pub fn user_kind<A: Access>(folio: Folio, qemu_tgid: u32) -> Option<(Kind, Region)> {
-    Some(if folio.is_hugetlb_in::<A>() {
+pub fn user_kind<A: Access>(folio: Folio, flags: Flags, qemu_tgid: u32) -> Option<(Kind, Region)> {
+    Some(if folio.is_hugetlb_with(flags) {
         (Kind::Hugetlb, Region::Overhead)
     } else if folio.is_anon_in::<A>() {
         (Kind::Anon, address_region(qemu_tgid, folio.address_in::<A>()))
     } else if land(folio) {
         return None;
-    } else if folio.is_swapbacked_or_huge_in::<A>() && forget(folio) {
+    } else if flags.is_swapbacked_or_huge() && forget(folio) {
         // Read ahead from swap and not needed, or a collapse that was given up.
         (Kind::Anon, Region::Unplaced)
-    } else if folio.is_swapbacked_in::<A>() {
+    } else if flags.is_swapbacked() {
         // Guest RAM in a file left its region when it left the page cache: see `unplace_shmem`.
         (Kind::Shmem, Region::Overhead)
     } else {
