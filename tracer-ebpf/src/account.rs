@@ -5,15 +5,13 @@ use core::intrinsics::{AtomicOrdering, atomic_xadd};
 use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use aya_ebpf::helpers::bpf_get_current_comm;
 use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
-use tracer_common::{
-    Account, AccountKey, COMM_LEN, ChargeRecord, Kind, LossCounter, NOT_FOLLOWED, RecordKind, Region, Watched,
-};
+use tracer_common::{Account, AccountKey, COMM_LEN, ChargeRecord, Kind, LossCounter, NOT_FOLLOWED, RecordKind, Region};
 
 use crate::kernel::current_thread;
 use crate::live::follows;
-use crate::maps::{RECORDS, WATCHED_MEMCGS, count_loss, global};
+use crate::maps::{RECORDS, count_loss, global};
 use crate::numbers;
-use crate::watch::Watch;
+use crate::watch::Memcg;
 
 /// Which way bytes go.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -26,32 +24,16 @@ pub enum Direction {
     MoveBack,
 }
 
-/// What is known of a watched memcg.
-#[inline(always)]
-pub fn watched(memcg: Watch) -> Option<Watched> {
-    // Replaced as a whole; a torn read of two numbers would be corrected by the next.
-    WATCHED_MEMCGS.get(memcg as u32).map(|known| known.watched)
-}
-
-/// The cgroup id of a watched memcg.
-#[inline(always)]
-pub fn id_of(memcg: Watch) -> Option<u64> {
-    WATCHED_MEMCGS.get(memcg as u32).map(|known| known.memcg)
-}
-
 /// Adds bytes to the current thread's account in a watched memcg. Returns the number of the account that its pages are
 /// followed for.
 #[inline(always)]
-pub fn account(memcg: Watch, kind: Kind, region: Region, direction: Direction, bytes: u64) -> u32 {
+pub fn account(memcg: Memcg, kind: Kind, region: Region, direction: Direction, bytes: u64) -> u32 {
     if bytes == 0 {
         return NOT_FOLLOWED;
     }
-    let Some(memcg) = id_of(memcg) else {
-        return NOT_FOLLOWED;
-    };
     let (tid, start_ns) = current_thread();
     let mut key = AccountKey {
-        memcg,
+        memcg: memcg.memcg,
         start_ns,
         tid,
         kind: kind as u8,
@@ -64,13 +46,13 @@ pub fn account(memcg: Watch, kind: Kind, region: Region, direction: Direction, b
 
 /// Adds or takes back a signed number of pages.
 #[inline(always)]
-pub fn account_pages(memcg: Watch, kind: Kind, region: Region, pages: i64) {
+pub fn account_pages(memcg: Memcg, kind: Kind, region: Region, pages: i64) {
     account_bytes(memcg, kind, region, pages * global!(PAGE_SIZE) as i64);
 }
 
 /// Adds or takes back a signed number of bytes. Returns what [`account`] does.
 #[inline(always)]
-pub fn account_bytes(memcg: Watch, kind: Kind, region: Region, bytes: i64) -> u32 {
+pub fn account_bytes(memcg: Memcg, kind: Kind, region: Region, bytes: i64) -> u32 {
     let direction = if bytes < 0 {
         Direction::Uncharge
     } else {
@@ -82,7 +64,7 @@ pub fn account_bytes(memcg: Watch, kind: Kind, region: Region, bytes: i64) -> u3
 /// Moves bytes that are charged already to the kind that they turn out to be of, or back (negative). Returns what
 /// [`account`] does of the account of that kind.
 #[inline(always)]
-pub fn reclassify(memcg: Watch, from: Kind, to: Kind, bytes: i64) -> u32 {
+pub fn reclassify(memcg: Memcg, from: Kind, to: Kind, bytes: i64) -> u32 {
     let (leave, enter) = if bytes < 0 {
         (Direction::MoveBack, Direction::Uncharge)
     } else {
@@ -94,7 +76,7 @@ pub fn reclassify(memcg: Watch, from: Kind, to: Kind, bytes: i64) -> u32 {
 
 /// A charged page got its place. Returns what [`account`] does of the account of its region.
 #[inline(always)]
-pub fn place(memcg: Watch, kind: Kind, region: Region, bytes: u64) -> u32 {
+pub fn place(memcg: Memcg, kind: Kind, region: Region, bytes: u64) -> u32 {
     account(memcg, kind, Region::Unplaced, Direction::Uncharge, bytes);
     account(memcg, kind, region, Direction::Charge, bytes)
 }

@@ -5,14 +5,14 @@
 
 use tracer_common::{Kind, Region, WatchState};
 
-use crate::account::{Direction, account, account_bytes, watched};
+use crate::account::{Direction, account, account_bytes};
 use crate::hooks::{Access, at_entry, at_return};
 use crate::in_flight::{land, take_off};
 use crate::kernel::{Folio, Pointer};
 use crate::live;
 use crate::maps::global;
 use crate::unplaced::remember;
-use crate::watch::{OfFolio, OfMemcg, OfObjcg, OfSocket, Watch, is_placed};
+use crate::watch::{Memcg, OfFolio, OfMemcg, OfObjcg, OfSocket, is_placed, known};
 
 // kernel: int __mem_cgroup_charge(struct folio *, struct mm_struct *, gfp_t) (5.16 to 7.3), with struct page * on 5.15;
 // int mem_cgroup_charge(struct page *, struct mm_struct *, gfp_t) (5.8 to 5.14)
@@ -32,7 +32,7 @@ fn charged_folio<A: Access>(owner: OfFolio, folio: Pointer, mm: Pointer, status:
         return None;
     }
     let folio = Folio(folio);
-    let memcg = owner.memcg()?;
+    let number = owner.number()?;
     let flags = folio.flags_in::<A>();
     let waits = flags.is_swapbacked_or_huge();
     let (kind, placed) = if waits && folio.in_swap_cache() {
@@ -52,7 +52,7 @@ fn charged_folio<A: Access>(owner: OfFolio, folio: Pointer, mm: Pointer, status:
     if kind == Kind::Anon && waits {
         remember(folio);
     }
-    account(memcg, kind, Region::Unplaced, Direction::Charge, folio.bytes());
+    account(known(number)?, kind, Region::Unplaced, Direction::Charge, folio.bytes());
     Some(())
 }
 
@@ -243,7 +243,7 @@ fn charged_socket_of<A: Access>(whom: OfSocket, pages: u32, charged: u8) -> Opti
 
 /// Socket buffers are charged in pages.
 #[inline(always)]
-pub fn socket(memcg: Watch, direction: Direction, pages: u32) -> Option<()> {
+pub fn socket(memcg: Memcg, direction: Direction, pages: u32) -> Option<()> {
     account(
         memcg,
         Kind::Sock,
@@ -267,9 +267,8 @@ fn replaced<A: Access>(owner: OfFolio, old: Pointer, new: Pointer) -> Option<()>
         return None;
     }
     let memcg = owner.memcg()?;
-    let entry = watched(memcg)?;
     // The same kind and region as the old page will leave with.
-    let (kind, region) = crate::uncharge::user_kind::<A>(new, new.flags_in::<A>(), entry.qemu_tgid)?;
+    let (kind, region) = crate::uncharge::user_kind::<A>(new, new.flags_in::<A>(), memcg.watched.qemu_tgid)?;
     account(memcg, kind, region, Direction::Charge, new.bytes());
     live::replaced(old, new);
     Some(())

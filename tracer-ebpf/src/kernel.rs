@@ -7,7 +7,7 @@ use tracer_common::ABSENT;
 
 use crate::hooks::{Access, Probed, Subject as _};
 use crate::maps::{global, offset};
-use crate::watch::{OfFolio, Watch};
+use crate::watch::{Memcg, OfFolio};
 
 /// A kernel address of a struct.
 pub type Pointer = *const u8;
@@ -106,7 +106,7 @@ const NO_TYPE: u32 = u32::MAX;
 impl Folio {
     /// The number of the memcg that the folio is charged to, if it is watched; `None` where it is charged object by object.
     #[inline(always)]
-    pub fn owner(self) -> Option<Watch> {
+    pub fn owner(self) -> Option<Memcg> {
         OfFolio::of::<Probed>(self.0).memcg()
     }
 

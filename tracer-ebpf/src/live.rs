@@ -13,7 +13,7 @@ use crate::hooks::{Access, at_entry};
 use crate::kernel::{Folio, Pointer, as_number};
 use crate::maps::{ACCOUNTS, ORDERS, PAGES, count_loss, global};
 use crate::singles::{self, Put, put, remove};
-use crate::watch::{OfFolio, Watch};
+use crate::watch::{Memcg, OfFolio};
 
 /// Bytes of a `struct page`. User space sees to it that it is so here.
 const STRUCT_PAGE: u64 = 64;
@@ -35,21 +35,21 @@ pub fn follows(kind: Kind, region: Region) -> bool {
 
 /// A folio that was counted as unplaced gets its place in this region.
 #[inline(always)]
-pub fn placed(folio: Folio, memcg: Watch, kind: Kind, region: Region, bytes: u64) {
+pub fn placed(folio: Folio, memcg: Memcg, kind: Kind, region: Region, bytes: u64) {
     let owner = place(memcg, kind, region, bytes);
     follow(folio.0, owner, bytes);
 }
 
 /// Pages were charged where they belong: adds them to the account, and follows them.
 #[inline(always)]
-pub fn charged(page: Pointer, memcg: Watch, kind: Kind, region: Region, bytes: u64) {
+pub fn charged(page: Pointer, memcg: Memcg, kind: Kind, region: Region, bytes: u64) {
     let owner = account(memcg, kind, region, Direction::Charge, bytes);
     follow(page, owner, bytes);
 }
 
 /// Pages are given back.
 #[inline(always)]
-pub fn uncharged(page: Pointer, memcg: Watch, kind: Kind, region: Region, bytes: u64) {
+pub fn uncharged(page: Pointer, memcg: Memcg, kind: Kind, region: Region, bytes: u64) {
     account(memcg, kind, region, Direction::Uncharge, bytes);
     // Guest RAM that was touched before its place was known is followed.
     if is_on() && region != Region::Unplaced {

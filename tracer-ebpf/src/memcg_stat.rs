@@ -4,12 +4,12 @@ use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use tracer_common::{Kind, Region, Watched};
 
-use crate::account::{Direction, account, account_pages, reclassify, watched};
+use crate::account::{Direction, account, account_pages, reclassify};
 use crate::fault::{charge_region, uncharge_region};
 use crate::hooks::Typed;
 use crate::kernel::{Pointer, cgroup_id_typed};
 use crate::maps::{global, offset};
-use crate::watch::{Watch, of_id};
+use crate::watch::{Memcg, known, of_id};
 
 // kernel: memcg:mod_memcg_lruvec_state, tp_btf (struct mem_cgroup *, int item, int | long val) (6.15 to 7.3). The value
 // is in pages, whatever the item's unit.
@@ -43,10 +43,9 @@ fn lruvec_changed(memcg: Pointer, item: u32, pages: i64) -> Option<()> {
     } else {
         return None;
     };
-    let memcg = of_id(cgroup_id_typed::<Typed>(memcg))?;
-    let entry = watched(memcg)?;
+    let memcg = known(of_id(cgroup_id_typed::<Typed>(memcg))?)?;
     match kind {
-        Kind::Anon => account_pages(memcg, kind, user_region(entry, pages), pages),
+        Kind::Anon => account_pages(memcg, kind, user_region(memcg.watched, pages), pages),
         Kind::File | Kind::Hugetlb => account_pages(memcg, kind, Region::Overhead, pages),
         Kind::Shmem => {
             // NR_FILE_PAGES counted it already, as file.
@@ -57,7 +56,7 @@ fn lruvec_changed(memcg: Pointer, item: u32, pages: i64) -> Option<()> {
             };
             let bytes = pages.unsigned_abs() * global!(PAGE_SIZE);
             account(memcg, Kind::File, Region::Overhead, out, bytes);
-            account_pages(memcg, kind, user_region(entry, pages), pages);
+            account_pages(memcg, kind, user_region(memcg.watched, pages), pages);
         }
         _ => kernel_part(memcg, kind, pages),
     }
@@ -77,7 +76,7 @@ fn user_region(entry: Watched, pages: i64) -> Region {
 
 /// A part of kernel memory that has a name: MEMCG_KMEM counted it already, as kmem.
 #[inline(always)]
-fn kernel_part(memcg: Watch, kind: Kind, pages: i64) {
+fn kernel_part(memcg: Memcg, kind: Kind, pages: i64) {
     reclassify(memcg, Kind::Kmem, kind, pages * global!(PAGE_SIZE) as i64);
 }
 
@@ -102,7 +101,7 @@ fn memcg_changed(memcg: Pointer, item: u32, pages: i64) -> Option<()> {
     } else {
         return None;
     };
-    let memcg = of_id(cgroup_id_typed::<Typed>(memcg))?;
+    let memcg = known(of_id(cgroup_id_typed::<Typed>(memcg))?)?;
     if kind == Kind::Vmalloc {
         kernel_part(memcg, kind, pages);
     } else {

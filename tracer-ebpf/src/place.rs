@@ -2,14 +2,14 @@
 
 use tracer_common::{FileKey, Kind, LossCounter, MAX_GUEST_RANGES, Region};
 
-use crate::account::{Direction, account, id_of, watched};
+use crate::account::{Direction, account};
 use crate::hooks::{Access, Probed, at_entry, at_return};
 use crate::in_flight::land;
 use crate::kernel::{Folio, Pointer};
 use crate::live::{charged, placed};
 use crate::maps::{FILE_PAGES, GUEST_FILES, GUEST_RANGES, count_loss, global, offset};
 use crate::unplaced::forget;
-use crate::watch::{OfFolio, Watch};
+use crate::watch::{Memcg, OfFolio};
 
 /// The region of an anonymous page at a user address of a process.
 #[inline(always)]
@@ -59,8 +59,8 @@ fn placed_hugetlb_anon<A: Access>(owner: OfFolio, folio: Pointer, vma: Pointer, 
 
 /// The region of an address in a mapping, of a page that is charged to this memcg.
 #[inline(always)]
-pub fn mapped_region<A: Access>(memcg: Watch, vma: Pointer, address: u64) -> Option<Region> {
-    let qemu_tgid = watched(memcg)?.qemu_tgid;
+pub fn mapped_region<A: Access>(memcg: Memcg, vma: Pointer, address: u64) -> Option<Region> {
+    let qemu_tgid = memcg.watched.qemu_tgid;
     if qemu_tgid == 0 {
         return Some(Region::Overhead);
     }
@@ -76,7 +76,7 @@ pub fn mapped_region<A: Access>(memcg: Watch, vma: Pointer, address: u64) -> Opt
 
 /// A charged page got its place: one that was counted nowhere until now, or as unplaced.
 #[inline(always)]
-fn put(folio: Folio, memcg: Watch, kind: Kind, region: Region, bytes: u64) {
+fn put(folio: Folio, memcg: Memcg, kind: Kind, region: Region, bytes: u64) {
     if land(folio) {
         charged(folio.0, memcg, kind, region, bytes);
     } else {
@@ -233,8 +233,8 @@ fn placed_file<A: Access>(owner: OfFolio, folio: Pointer, mapping: Pointer, stat
 }
 
 #[inline(always)]
-fn count_file(memcg: Watch, file: &FileKey, bytes: u64) {
-    let key = [id_of(memcg).unwrap_or(0), file.inode, u64::from(file.device)];
+fn count_file(memcg: Memcg, file: &FileKey, bytes: u64) {
+    let key = [memcg.memcg, file.inode, u64::from(file.device)];
     let pages = bytes >> (global!(PAGE_SHIFT) & 31);
     if let Some(count) = FILE_PAGES.get_ptr_mut(&key) {
         // SAFETY: a live map value; two CPUs adding at once may lose an addition to this top list, not to an account.

@@ -2,7 +2,7 @@
 
 use tracer_common::{Kind, Region};
 
-use crate::account::{Direction, watched};
+use crate::account::Direction;
 use crate::charge::{objects, socket};
 use crate::hooks::{Access, at_entry};
 use crate::in_flight::land;
@@ -25,7 +25,7 @@ fn uncharged_folio<A: Access>(owner: OfFolio, folio: Pointer) -> Option<()> {
     let (kind, region) = if owner.is_kmem(folio) {
         (Kind::Kmem, Region::Overhead)
     } else {
-        user_kind::<A>(folio, flags, watched(memcg)?.qemu_tgid)?
+        user_kind::<A>(folio, flags, memcg.watched.qemu_tgid)?
     };
     uncharged(folio.0, memcg, kind, region, folio.bytes_with(flags));
     Some(())
@@ -41,7 +41,7 @@ fn swapped_out_folio<A: Access>(owner: OfFolio, folio: Pointer) -> Option<()> {
     let folio = Folio(folio);
     let memcg = owner.memcg()?;
     let flags = folio.flags_in::<A>();
-    let (kind, region) = user_kind::<A>(folio, flags, watched(memcg)?.qemu_tgid)?;
+    let (kind, region) = user_kind::<A>(folio, flags, memcg.watched.qemu_tgid)?;
     uncharged(folio.0, memcg, kind, region, folio.bytes_with(flags));
     Some(())
 }

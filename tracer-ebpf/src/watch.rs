@@ -2,9 +2,9 @@
 //!
 //! User space gives each watched memcg a number. A charge names its owner by the address of a memcg or of an obj_cgroup, in a
 //! page or as an argument: a cache knows what such words stand for. One that stands for nobody who is watched is there as it
-//! is: one look and one comparison, which programs begin with. A word means the same until a memcg is
-//! made or goes away, when the whole cache is forgotten. What is not known is followed to the memcg's id, and a filter of a
-//! byte for each 65,536th id answers for most.
+//! is: one look and one comparison, which programs begin with. A word means the same until a memcg is made or goes away, when
+//! the whole cache is forgotten. What is not known is followed to the memcg's id, and a filter of a byte for each 65,536th id
+//! answers for most.
 
 use core::arch::asm;
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
@@ -12,12 +12,16 @@ use core::marker::PhantomData;
 
 use aya_ebpf::macros::{fexit, kprobe, kretprobe};
 use aya_ebpf::programs::{FExitContext, ProbeContext, RetProbeContext};
-use tracer_common::{FILTER_LEN, KNOWN_BITS, KNOWN_LEN, WATCHES, WatchState};
+use tracer_common::{FILTER_LEN, KNOWN_BITS, KNOWN_LEN, WATCHES, WatchState, WatchedMemcg};
 
 use crate::hash;
 use crate::hooks::{Access, Subject};
 use crate::kernel::{Folio, MEMCG_DATA_KMEM, MEMCG_DATA_OBJECTS, Pointer, as_number, cgroup_id, cgroup_id_typed, read};
-use crate::maps::{STATE, WATCHED, WATCHED_FILTER, offset};
+use crate::maps::{STATE, WATCHED, WATCHED_FILTER, WATCHED_MEMCGS, offset};
+
+/// A watched memcg, and what is known of it. User space replaces it as a whole: a torn read of two numbers would be corrected
+/// by the next.
+pub type Memcg = &'static WatchedMemcg;
 
 /// The number of a watched memcg: never zero, and below [`WATCHES`].
 pub type Watch = u64;
@@ -160,7 +164,7 @@ impl<By: Names> Subject for Charged<By> {
 }
 
 impl<By> Charged<By> {
-    /// The memcg, if it is watched: as the cache knows, else as is found out. `word` is the word as a number.
+    /// The number of the memcg, if it is watched: as the cache knows, else as is found out. `word` is the word as a number.
     #[inline(always)]
     fn look_up(self, word: u64, find: impl FnOnce() -> Option<Watch>) -> Option<Watch> {
         let number = self.entry ^ form(word);
@@ -180,7 +184,13 @@ impl<By> Charged<By> {
 impl OfFolio {
     /// The memcg, if it is watched; `None` where objects in the folio are charged each.
     #[inline(always)]
-    pub fn memcg(self) -> Option<Watch> {
+    pub fn memcg(self) -> Option<Memcg> {
+        known(self.number()?)
+    }
+
+    /// Its number.
+    #[inline(always)]
+    pub fn number(self) -> Option<Watch> {
         let owner = self.owner();
         self.look_up(owner, || resolve(owner))
     }
@@ -209,27 +219,27 @@ impl OfFolio {
 impl OfMemcg {
     /// The memcg, if it is watched.
     #[inline(always)]
-    pub fn memcg<A: Access>(self) -> Option<Watch> {
-        self.look_up(as_number(self.word), || of_id(cgroup_id_typed::<A>(self.word)))
+    pub fn memcg<A: Access>(self) -> Option<Memcg> {
+        let find = || of_id(cgroup_id_typed::<A>(self.word));
+        known(self.look_up(as_number(self.word), find)?)
     }
 }
 
 impl OfObjcg {
     /// Its memcg, if that is watched.
     #[inline(always)]
-    pub fn memcg<A: Access>(self) -> Option<Watch> {
-        self.look_up(as_number(self.word), || {
-            of_id(cgroup_id_typed::<A>(A::get(self.word, offset!(objcg_memcg))))
-        })
+    pub fn memcg<A: Access>(self) -> Option<Memcg> {
+        let find = || of_id(cgroup_id_typed::<A>(A::get(self.word, offset!(objcg_memcg))));
+        known(self.look_up(as_number(self.word), find)?)
     }
 }
 
 impl OfSocket {
     /// The memcg, if it is watched.
     #[inline(always)]
-    pub fn memcg(self) -> Option<Watch> {
+    pub fn memcg(self) -> Option<Memcg> {
         let word = as_number(self.word);
-        self.look_up(word, || of_id(cgroup_id((word & !FLAGS) as Pointer)?))
+        known(self.look_up(word, || of_id(cgroup_id((word & !FLAGS) as Pointer)?))?)
     }
 }
 
@@ -297,6 +307,12 @@ fn changes() -> (u64, u64) {
 #[inline(always)]
 pub fn is_placed(which: WatchState) -> bool {
     state(which) != 0
+}
+
+/// The watched memcg of a number.
+#[inline(always)]
+pub fn known(number: Watch) -> Option<Memcg> {
+    WATCHED_MEMCGS.get(number as u32)
 }
 
 /// The number of the memcg with this cgroup id, if it is watched.
