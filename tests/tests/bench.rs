@@ -5,15 +5,14 @@ use xtask::bench::{guest, table};
 
 /// What a set-up may add to a step beyond empty programs at the same hooks, in instructions.
 ///
-/// They are five to ten percent above the most that they were when this was written, for unwatched memory a quarter: a compiler may
-/// choose other instructions.
+/// They are five to ten percent above what they were when this was written: a compiler may choose other instructions.
 const LIMITS: [(&str, &str, &str, f64); 6] = [
-    ("unwatched", "anon", "fault", 175.0),
-    ("unwatched", "anon", "free", 65.0),
-    ("ledger", "anon", "fault", 740.0),
-    ("ledger", "anon", "free", 610.0),
-    ("guest", "anon", "fault", 800.0),
-    ("guest", "anon", "free", 1075.0),
+    ("unwatched", "anon", "fault", 58.0),
+    ("unwatched", "anon", "free", 34.0),
+    ("ledger", "anon", "fault", 640.0),
+    ("ledger", "anon", "free", 570.0),
+    ("guest", "anon", "fault", 710.0),
+    ("guest", "anon", "free", 1030.0),
 ];
 
 #[test]
