@@ -173,6 +173,12 @@ pub trait Subject: Copy {
     fn is_other(self) -> bool;
 }
 
+/// Whether there is nothing to do for what an argument of fentry or fexit is about.
+#[inline(always)]
+pub fn is_other<S: Subject>(argument: S::Argument) -> bool {
+    S::of::<Typed>(argument).is_other()
+}
+
 /// Of programs that have something to do whoever it is about.
 #[derive(Clone, Copy)]
 pub struct Anyone;
@@ -282,8 +288,7 @@ macro_rules! pair {
             fn run(ctx: $context, subject: $subject) -> u32 {
                 let _: Option<()> = $body::<$crate::hooks::Typed>(subject, $(ctx.arg($index)),+);
                 // The second one asks as well, and the answer may be known now.
-                let subject = <$subject as $crate::hooks::Subject>::of::<$crate::hooks::Typed>(ctx.arg($of));
-                if $crate::hooks::is_pair($always) && !$crate::hooks::Subject::is_other(subject) {
+                if $crate::hooks::is_pair($always) && !$crate::hooks::is_other::<$subject>(ctx.arg($of)) {
                     $crate::hooks::ran(&ctx);
                 }
                 0
