@@ -9,10 +9,10 @@ use xtask::bench::{guest, table};
 const LIMITS: [(&str, &str, &str, f64); 6] = [
     ("unwatched", "anon", "fault", 58.0),
     ("unwatched", "anon", "free", 34.0),
-    ("ledger", "anon", "fault", 640.0),
-    ("ledger", "anon", "free", 570.0),
-    ("guest", "anon", "fault", 710.0),
-    ("guest", "anon", "free", 1030.0),
+    ("ledger", "anon", "fault", 600.0),
+    ("ledger", "anon", "free", 555.0),
+    ("guest", "anon", "fault", 670.0),
+    ("guest", "anon", "free", 1020.0),
 ];
 
 #[test]

@@ -14,7 +14,8 @@ use crate::numbers;
 use crate::watch::Memcg;
 
 /// Which way bytes go.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+#[derive(Clone, Copy)]
 pub enum Direction {
     Charge,
     Uncharge,
@@ -31,16 +32,7 @@ pub fn account(memcg: Memcg, kind: Kind, region: Region, direction: Direction, b
     if bytes == 0 {
         return NOT_FOLLOWED;
     }
-    let (tid, start_ns) = current_thread();
-    let mut key = AccountKey {
-        memcg: memcg.memcg,
-        start_ns,
-        tid,
-        kind: kind as u8,
-        region: region as u8,
-        padding: 0,
-    };
-    let number = add(&mut key, direction, bytes);
+    let number = add(memcg.memcg, kind as u32, region as u32, direction as u32, bytes);
     if follows(kind, region) { number } else { NOT_FOLLOWED }
 }
 
@@ -81,20 +73,38 @@ pub fn place(memcg: Memcg, kind: Kind, region: Region, bytes: u64) -> u32 {
     account(memcg, kind, region, Direction::Charge, bytes)
 }
 
+/// [`add_to`] what is so of the current thread's. A function with a name of its own: the verifier looks at it once, and not for
+/// each way that leads to it. kernel: "global functions", kernel/bpf/verifier.c do_check_subprogs() (5.6 to 7.3)
+#[unsafe(no_mangle)]
+extern "C" fn add(memcg: u64, kind: u32, region: u32, direction: u32, bytes: u64) -> u32 {
+    let (tid, start_ns) = current_thread();
+    let mut key = AccountKey {
+        memcg,
+        start_ns,
+        tid,
+        kind: kind as u8,
+        region: region as u8,
+        padding: 0,
+    };
+    add_to(&mut key, direction, bytes)
+}
+
 /// Adds to the account of this key, and returns its number. Where there is no room for it the key becomes that of its memcg's
 /// overflow account: what is told of totals is told under the account that has them.
-#[inline(never)]
-fn add(key: &mut AccountKey, direction: Direction, bytes: u64) -> u32 {
+#[inline(always)]
+fn add_to(key: &mut AccountKey, direction: u32, bytes: u64) -> u32 {
     let Some((number, account)) = numbers::find(key).or_else(|| numbers::open(key)) else {
         count_loss(LossCounter::LostBytes, bytes);
         return NOT_FOLLOWED;
     };
+    let is = |of: Direction| direction == of as u32;
     // SAFETY: a live map value. Atomic, since an interrupt may charge or free on the same thread's account in the middle of
     // this.
     unsafe {
-        let side = match direction {
-            Direction::Charge | Direction::MoveBack => &raw mut (*account).charged,
-            Direction::Uncharge | Direction::MoveOut => &raw mut (*account).uncharged,
+        let side = if is(Direction::Charge) || is(Direction::MoveBack) {
+            &raw mut (*account).charged
+        } else {
+            &raw mut (*account).uncharged
         };
         atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(side, bytes);
     }

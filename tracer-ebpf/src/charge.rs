@@ -114,7 +114,7 @@ at_entry!(commit_hugetlb, commit_hugetlb_again, commit_hugetlb_kprobe, OfMemcg(1
 
 #[inline(always)]
 fn committed_hugetlb<A: Access>(charged: OfMemcg, folio: Pointer) -> Option<()> {
-    let memcg = charged.memcg::<A>()?;
+    let memcg = charged.memcg()?;
     account(
         memcg,
         Kind::Hugetlb,
@@ -164,7 +164,7 @@ fn charged_objects<A: Access>(charged: OfObjcg, bytes: u64, status: i32) -> Opti
     if status != 0 {
         return None;
     }
-    objects::<A>(charged, Direction::Charge, bytes)
+    objects(charged, Direction::Charge, bytes)
 }
 
 // kernel: the same prototype, where only what is no slab object goes through it: see `account_objects` (6.15 to 7.3)
@@ -178,8 +178,8 @@ at_return!(
 
 /// Objects are charged in bytes to their obj_cgroup.
 #[inline(always)]
-pub fn objects<A: Access>(charged: OfObjcg, direction: Direction, bytes: u64) -> Option<()> {
-    let memcg = charged.memcg::<A>()?;
+pub fn objects(charged: OfObjcg, direction: Direction, bytes: u64) -> Option<()> {
+    let memcg = charged.memcg()?;
     account(memcg, Kind::Slab, Region::Overhead, direction, bytes);
     Some(())
 }
@@ -190,7 +190,7 @@ at_entry!(account_objects, account_objects_again, account_objects_kprobe, OfObjc
 
 #[inline(always)]
 fn accounted_objects<A: Access>(charged: OfObjcg, bytes: i32) -> Option<()> {
-    let memcg = charged.memcg::<A>()?;
+    let memcg = charged.memcg()?;
     account_bytes(memcg, Kind::Slab, Region::Overhead, i64::from(bytes));
     Some(())
 }
@@ -220,7 +220,7 @@ fn charged_socket<A: Access>(whom: OfMemcg, pages: u32, charged: u8) -> Option<(
     if charged == 0 {
         return None;
     }
-    socket(whom.memcg::<A>()?, Direction::Charge, pages)
+    socket(whom.memcg()?, Direction::Charge, pages)
 }
 
 // kernel: bool mem_cgroup_sk_charge(const struct sock *, unsigned int, gfp_t) (6.16 to 7.3)

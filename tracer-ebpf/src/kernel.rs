@@ -39,10 +39,10 @@ pub fn cgroup_id(memcg: Pointer) -> Option<u64> {
 
 /// As [`cgroup_id`], through a pointer that came as an argument.
 #[inline(always)]
-pub fn cgroup_id_typed<A: Access>(memcg: Pointer) -> u64 {
-    let cgroup: Pointer = A::get(memcg, offset!(memcg_cgroup));
-    let node: Pointer = A::get(cgroup, offset!(cgroup_kn));
-    A::get(node, offset!(kernfs_id))
+pub fn cgroup_id_typed(memcg: Pointer) -> u64 {
+    let cgroup: Pointer = load(memcg, offset!(memcg_cgroup));
+    let node: Pointer = load(cgroup, offset!(cgroup_kn));
+    load(node, offset!(kernfs_id))
 }
 
 /// The memcg of a task: `task->cgroups->subsys[memory_cgrp_id]`, which is the address of the memcg itself since its

@@ -130,7 +130,7 @@ fn memcg_stat_counted<A: Access>(OfMemcgItem(item): OfMemcgItem, memcg: Pointer,
     } else {
         return None;
     };
-    let memcg = OfMemcg::of::<A>(memcg).memcg::<A>()?;
+    let memcg = OfMemcg::of::<A>(memcg).memcg()?;
     reclassify(memcg, from, to, i64::from(value) * unit as i64);
     Some(())
 }

@@ -145,8 +145,7 @@ fn seen(order: u64) -> Option<*mut u8> {
     })
 }
 
-/// [`put_in`], as a function with a name of its own: the verifier looks at it once, and not for each way that leads to it.
-/// Such functions return a number. kernel: Documentation/bpf/, global functions (5.6 to 7.3)
+/// [`put_in`], as a function that the verifier looks at once: see `add` in `account.rs`. Such functions return a number.
 #[unsafe(no_mangle)]
 extern "C" fn insert(page: u64, pages: u64, owner: u32) -> u32 {
     put_in(page, pages, owner);

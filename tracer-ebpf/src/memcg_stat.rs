@@ -6,7 +6,6 @@ use tracer_common::{Kind, Region, Watched};
 
 use crate::account::{Direction, account, account_pages, reclassify};
 use crate::fault::{charge_region, uncharge_region};
-use crate::hooks::Typed;
 use crate::kernel::{Pointer, cgroup_id_typed};
 use crate::maps::{global, offset};
 use crate::watch::{Memcg, known, of_id};
@@ -43,7 +42,7 @@ fn lruvec_changed(memcg: Pointer, item: u32, pages: i64) -> Option<()> {
     } else {
         return None;
     };
-    let memcg = known(of_id(cgroup_id_typed::<Typed>(memcg))?)?;
+    let memcg = known(of_id(cgroup_id_typed(memcg))?)?;
     match kind {
         Kind::Anon => account_pages(memcg, kind, user_region(memcg.watched, pages), pages),
         Kind::File | Kind::Hugetlb => account_pages(memcg, kind, Region::Overhead, pages),
@@ -101,7 +100,7 @@ fn memcg_changed(memcg: Pointer, item: u32, pages: i64) -> Option<()> {
     } else {
         return None;
     };
-    let memcg = known(of_id(cgroup_id_typed::<Typed>(memcg))?)?;
+    let memcg = known(of_id(cgroup_id_typed(memcg))?)?;
     if kind == Kind::Vmalloc {
         kernel_part(memcg, kind, pages);
     } else {

@@ -20,17 +20,20 @@ use crate::maps::{STACK_RECORDS, count_loss, global};
 /// Bytes of an address.
 const ADDRESS: usize = size_of::<u64>();
 
-/// Adds to what an account samples, and samples when that passes the end of a step.
+/// Adds to what an account samples, and samples when that passes the end of a step. `direction`: a [`Direction`].
 #[inline(always)]
-pub fn sample(key: &AccountKey, totals: *mut Account, direction: Direction, bytes: u64) {
+pub fn sample(key: &AccountKey, totals: *mut Account, direction: u32, bytes: u64) {
     if global!(STACKS) == 0 || key.region != Region::Overhead as u8 {
         return;
     }
-    let change = match direction {
-        Direction::Charge => bytes,
+    let is_charge = direction == Direction::Charge as u32;
+    let change = if is_charge {
+        bytes
+    } else if direction == Direction::MoveOut as u32 {
         // Sampled there instead.
-        Direction::MoveOut => bytes.wrapping_neg(),
-        Direction::Uncharge | Direction::MoveBack => return,
+        bytes.wrapping_neg()
+    } else {
+        return;
     };
     // SAFETY: a live map value; atomic since an interrupt may charge on the same account in the middle of this.
     let sampled = unsafe {
@@ -38,7 +41,7 @@ pub fn sample(key: &AccountKey, totals: *mut Account, direction: Direction, byte
         atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(sampled, change);
         core::ptr::read_volatile(sampled)
     };
-    if direction == Direction::Charge && crosses_step(key, global!(GRANULARITY), sampled, bytes) {
+    if is_charge && crosses_step(key, global!(GRANULARITY), sampled, bytes) {
         take(key, totals, sampled);
     }
 }

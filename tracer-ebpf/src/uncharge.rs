@@ -95,7 +95,7 @@ fn refilled_objects<A: Access>(charged: OfObjcg, bytes: u32, allow_uncharge: u8)
     if allow_uncharge == 0 {
         return None;
     }
-    objects::<A>(charged, Direction::Uncharge, u64::from(bytes))
+    objects(charged, Direction::Uncharge, u64::from(bytes))
 }
 
 // kernel: void obj_cgroup_uncharge(struct obj_cgroup *, size_t) (5.9 to 7.3; all objects pass here up to 5.15)
@@ -106,7 +106,7 @@ at_entry!(uncharge_other_objects, uncharge_other_objects_again, uncharge_other_o
 
 #[inline(always)]
 fn uncharged_objects<A: Access>(charged: OfObjcg, bytes: u64) -> Option<()> {
-    objects::<A>(charged, Direction::Uncharge, bytes)
+    objects(charged, Direction::Uncharge, bytes)
 }
 
 // kernel: void mem_cgroup_uncharge_skmem(struct mem_cgroup *, unsigned int) (5.3 to 6.12)
@@ -114,7 +114,7 @@ at_entry!(in interrupts, uncharge_socket, uncharge_socket_always, uncharge_socke
 
 #[inline(always)]
 fn uncharged_socket<A: Access>(charged: OfMemcg, pages: u32) -> Option<()> {
-    socket(charged.memcg::<A>()?, Direction::Uncharge, pages)
+    socket(charged.memcg()?, Direction::Uncharge, pages)
 }
 
 // kernel: void mem_cgroup_sk_uncharge(const struct sock *, unsigned int) (6.16 to 7.3)

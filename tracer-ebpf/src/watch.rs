@@ -16,7 +16,7 @@ use tracer_common::{FILTER_LEN, KNOWN_BITS, KNOWN_LEN, WATCHES, WatchState, Watc
 
 use crate::hash;
 use crate::hooks::{Access, Subject};
-use crate::kernel::{Folio, MEMCG_DATA_KMEM, MEMCG_DATA_OBJECTS, Pointer, as_number, cgroup_id, cgroup_id_typed, read};
+use crate::kernel::{Folio, MEMCG_DATA_KMEM, MEMCG_DATA_OBJECTS, Pointer, as_number, cgroup_id, read};
 use crate::maps::{STATE, WATCHED, WATCHED_FILTER, WATCHED_MEMCGS, offset};
 
 /// A watched memcg, and what is known of it. User space replaces it as a whole: a torn read of two numbers would be corrected
@@ -87,8 +87,27 @@ pub struct Charged<Argument> {
 
 /// How an argument tells who is charged.
 pub trait Names: Copy {
+    /// What is at the address that the word names.
+    const WHAT: What;
+
     /// The word that names it.
     fn word<A: Access>(argument: Pointer) -> Pointer;
+
+    /// The word as a number.
+    #[inline(always)]
+    fn number(word: Pointer) -> u64 {
+        as_number(word)
+    }
+}
+
+/// What a word names.
+#[repr(u32)]
+#[derive(Clone, Copy)]
+pub enum What {
+    /// What folios have: its flags tell.
+    Owner,
+    Memcg,
+    Objcg,
 }
 
 /// Who a folio is charged to.
@@ -114,13 +133,27 @@ pub struct ByObjcg;
 pub struct BySocket;
 
 impl Names for ByFolio {
+    const WHAT: What = What::Owner;
+
     #[inline(always)]
     fn word<A: Access>(folio: Pointer) -> Pointer {
         A::get(folio, offset!(folio_owner))
     }
+
+    /// What has flags is a number to the verifier, too.
+    #[inline(always)]
+    fn number(owner: Pointer) -> u64 {
+        if offset!(owner_has_no_flags) == 1 {
+            as_number(owner)
+        } else {
+            owner as u64
+        }
+    }
 }
 
 impl Names for ByMemcg {
+    const WHAT: What = What::Memcg;
+
     #[inline(always)]
     fn word<A: Access>(memcg: Pointer) -> Pointer {
         memcg
@@ -128,6 +161,8 @@ impl Names for ByMemcg {
 }
 
 impl Names for ByObjcg {
+    const WHAT: What = What::Objcg;
+
     #[inline(always)]
     fn word<A: Access>(objcg: Pointer) -> Pointer {
         objcg
@@ -135,6 +170,8 @@ impl Names for ByObjcg {
 }
 
 impl Names for BySocket {
+    const WHAT: What = What::Memcg;
+
     // kernel: mem_cgroup_from_sk(), the low bits are flags (6.16 to 7.3)
     #[inline(always)]
     fn word<A: Access>(socket: Pointer) -> Pointer {
@@ -163,10 +200,17 @@ impl<By: Names> Subject for Charged<By> {
     }
 }
 
-impl<By> Charged<By> {
-    /// The number of the memcg, if it is watched: as the cache knows, else as is found out. `word` is the word as a number.
+impl<By: Names> Charged<By> {
+    /// The memcg, if it is watched; `None` where objects in a folio are charged each.
     #[inline(always)]
-    fn look_up(self, word: u64, find: impl FnOnce() -> Option<Watch>) -> Option<Watch> {
+    pub fn memcg(self) -> Option<Memcg> {
+        known(self.number()?)
+    }
+
+    /// Its number: as the cache knows, else as is found out.
+    #[inline(always)]
+    pub fn number(self) -> Option<Watch> {
+        let word = By::number(self.word);
         let number = self.entry ^ form(word);
         if number != 0 && number < u64::from(WATCHES) {
             return Some(number);
@@ -174,78 +218,36 @@ impl<By> Charged<By> {
         if self.entry == word {
             return None;
         }
-        let before = changes();
-        let number = find().unwrap_or(0) & u64::from(WATCHES - 1);
-        remember(word, number, before.0, before.1);
+        let number = find_out(word, By::WHAT as u32);
         (number != 0).then_some(number)
     }
 }
 
 impl OfFolio {
-    /// The memcg, if it is watched; `None` where objects in the folio are charged each.
-    #[inline(always)]
-    pub fn memcg(self) -> Option<Memcg> {
-        known(self.number()?)
-    }
-
-    /// Its number.
-    #[inline(always)]
-    pub fn number(self) -> Option<Watch> {
-        let owner = self.owner();
-        self.look_up(owner, || resolve(owner))
-    }
-
     /// Whether the folio, which this is of, is kernel memory.
     #[inline(always)]
     pub fn is_kmem(self, folio: Folio) -> bool {
         if offset!(owner_has_no_flags) == 1 {
             folio.is_kmem_by_type()
         } else {
-            self.owner() & MEMCG_DATA_KMEM != 0
-        }
-    }
-
-    /// What has flags is a number to the verifier, too.
-    #[inline(always)]
-    fn owner(self) -> u64 {
-        if offset!(owner_has_no_flags) == 1 {
-            as_number(self.word)
-        } else {
-            self.word as u64
+            ByFolio::number(self.word) & MEMCG_DATA_KMEM != 0
         }
     }
 }
 
-impl OfMemcg {
-    /// The memcg, if it is watched.
-    #[inline(always)]
-    pub fn memcg<A: Access>(self) -> Option<Memcg> {
-        let find = || of_id(cgroup_id_typed::<A>(self.word));
-        known(self.look_up(as_number(self.word), find)?)
-    }
-}
-
-impl OfObjcg {
-    /// Its memcg, if that is watched.
-    #[inline(always)]
-    pub fn memcg<A: Access>(self) -> Option<Memcg> {
-        let find = || of_id(cgroup_id_typed::<A>(A::get(self.word, offset!(objcg_memcg))));
-        known(self.look_up(as_number(self.word), find)?)
-    }
-}
-
-impl OfSocket {
-    /// The memcg, if it is watched.
-    #[inline(always)]
-    pub fn memcg(self) -> Option<Memcg> {
-        let word = as_number(self.word);
-        known(self.look_up(word, || of_id(cgroup_id((word & !FLAGS) as Pointer)?))?)
-    }
+/// Finds out what a word stands for, and keeps it: the number of a memcg, zero of one that is not watched. As `add` in
+/// `account.rs`, the verifier looks at this once.
+#[unsafe(no_mangle)]
+extern "C" fn find_out(word: u64, what: u32) -> u64 {
+    let before = changes();
+    let number = follow(word, what).unwrap_or(0) & u64::from(WATCHES - 1);
+    remember(word, number, before);
+    number
 }
 
 /// Keeps what a word stands for, if that did not change since it was asked for.
-#[inline(never)]
-fn remember(word: u64, number: Watch, by_kernel: u64, by_user: u64) {
+#[inline(always)]
+fn remember(word: u64, number: Watch, before: (u64, u64)) {
     if state(WatchState::Caches) == 0 {
         return;
     }
@@ -265,25 +267,28 @@ fn remember(word: u64, number: Watch, by_kernel: u64, by_user: u64) {
         // SAFETY: a live map value.
         unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(fence, 1) };
     }
-    if changes() != (by_kernel, by_user) {
+    if changes() != before {
         // SAFETY: as above.
         unsafe { place.write_volatile(0) };
     }
 }
 
-/// Finds out what an owner stands for.
-#[inline(never)]
-fn resolve(owner: u64) -> Option<Watch> {
-    let mut memcg = (owner & !FLAGS) as Pointer;
-    if memcg.is_null() || owner & MEMCG_DATA_OBJECTS != 0 {
+/// Follows a word to the memcg that it stands for.
+#[inline(always)]
+fn follow(word: u64, what: u32) -> Option<Watch> {
+    let is = |of: What| what == of as u32;
+    if is(What::Owner) && word & MEMCG_DATA_OBJECTS != 0 {
         return None;
     }
-    let holds_objcg = if owner & MEMCG_DATA_KMEM != 0 {
+    let has_objcg = if !is(What::Owner) {
+        is(What::Objcg)
+    } else if word & MEMCG_DATA_KMEM != 0 {
         offset!(kernel_pages_hold_memcg) != 1
     } else {
         offset!(lru_folios_hold_objcg) == 1
     };
-    if holds_objcg {
+    let mut memcg = (word & !FLAGS) as Pointer;
+    if has_objcg {
         memcg = read(memcg, offset!(objcg_memcg))?;
     }
     of_id(cgroup_id(memcg)?)
