@@ -235,12 +235,15 @@ impl OfFolio {
     }
 }
 
-/// Finds out what a word stands for, and keeps it: the number of a memcg, zero of one that is not watched. As `add` in
-/// `account.rs`, the verifier looks at this once.
+/// Finds out what a word stands for, and keeps it: the number of a memcg, zero of one that is not watched. Nor is one that
+/// cannot be read, which is not kept. As `add` in `account.rs`, the verifier looks at this once.
 #[unsafe(no_mangle)]
 extern "C" fn find_out(word: u64, what: u32) -> u64 {
     let before = changes();
-    let number = follow(word, what).unwrap_or(0) & u64::from(WATCHES - 1);
+    let Some(id) = follow(word, what) else {
+        return 0;
+    };
+    let number = of_id(id).unwrap_or(0) & u64::from(WATCHES - 1);
     remember(word, number, before);
     number
 }
@@ -273,9 +276,9 @@ fn remember(word: u64, number: Watch, before: (u64, u64)) {
     }
 }
 
-/// Follows a word to the memcg that it stands for.
+/// Follows a word to the cgroup id of the memcg that it stands for.
 #[inline(always)]
-fn follow(word: u64, what: u32) -> Option<Watch> {
+fn follow(word: u64, what: u32) -> Option<u64> {
     let is = |of: What| what == of as u32;
     if is(What::Owner) && word & MEMCG_DATA_OBJECTS != 0 {
         return None;
@@ -291,7 +294,7 @@ fn follow(word: u64, what: u32) -> Option<Watch> {
     if has_objcg {
         memcg = read(memcg, offset!(objcg_memcg))?;
     }
-    of_id(cgroup_id(memcg)?)
+    cgroup_id(memcg)
 }
 
 #[inline(always)]
