@@ -73,12 +73,15 @@ pub fn place(memcg: Memcg, kind: Kind, region: Region, bytes: u64) -> u32 {
     account(memcg, kind, region, Direction::Charge, bytes)
 }
 
-/// [`add_to`] what is so of the current thread's. A function with a name of its own: the verifier looks at it once, and not for
-/// each way that leads to it. kernel: "global functions", kernel/bpf/verifier.c do_check_subprogs() (5.6 to 7.3)
+/// Adds to the current thread's account, and returns its number. Where there is no room for one the key becomes that of the
+/// memcg's overflow account: what is told of totals is told under the account that has them.
+///
+/// A function with a name of its own: the verifier looks at it once, and not for each way that leads to it.
+/// kernel: "global functions", kernel/bpf/verifier.c do_check_subprogs() (5.6 to 7.3)
 #[unsafe(no_mangle)]
 extern "C" fn add(memcg: u64, kind: u32, region: u32, direction: u32, bytes: u64) -> u32 {
     let (tid, start_ns) = current_thread();
-    let mut key = AccountKey {
+    let key = &mut AccountKey {
         memcg,
         start_ns,
         tid,
@@ -86,13 +89,6 @@ extern "C" fn add(memcg: u64, kind: u32, region: u32, direction: u32, bytes: u64
         region: region as u8,
         padding: 0,
     };
-    add_to(&mut key, direction, bytes)
-}
-
-/// Adds to the account of this key, and returns its number. Where there is no room for it the key becomes that of its memcg's
-/// overflow account: what is told of totals is told under the account that has them.
-#[inline(always)]
-fn add_to(key: &mut AccountKey, direction: u32, bytes: u64) -> u32 {
     let Some((number, account)) = numbers::find(key).or_else(|| numbers::open(key)) else {
         count_loss(LossCounter::LostBytes, bytes);
         return NOT_FOLLOWED;

@@ -13,13 +13,16 @@ use crate::watch::{OfFolio, OfMemcg};
 
 // kernel: void lruvec_stat_mod_folio(struct folio *, enum node_stat_item, int) (7.x), __lruvec_stat_mod_folio (6.9 to
 // 6.18), void __mod_lruvec_page_state(struct page *, enum node_stat_item, int) (5.11 to 6.8)
-at_entry!(kind_of_pages, kind_of_pages_again, kind_of_pages_kprobe, OfItem(1) => pages_counted(0, 2));
+at_entry!(kind_of_pages, kind_of_pages_again, kind_of_pages_kprobe, OfPageItem(1) => pages_counted(0, 2));
 
-/// What pages are counted as: nearly all are something else, which one look says.
+/// What is counted, of pages or of a memcg itself: nearly always something else than what is told apart here.
 #[derive(Clone, Copy)]
-struct OfItem(u32);
+struct OfItem<const OF_PAGES: bool>(u32);
 
-impl Subject for OfItem {
+type OfPageItem = OfItem<true>;
+type OfMemcgItem = OfItem<false>;
+
+impl<const OF_PAGES: bool> Subject for OfItem<OF_PAGES> {
     type Argument = u32;
 
     #[inline(always)]
@@ -29,12 +32,16 @@ impl Subject for OfItem {
 
     #[inline(always)]
     fn is_other(self) -> bool {
-        global!(PAGE_ITEMS) >> (self.0 % u64::BITS) & 1 == 0
+        if OF_PAGES {
+            global!(PAGE_ITEMS) >> (self.0 % u64::BITS) & 1 == 0
+        } else {
+            self.0 != offset!(stat_vmalloc) && self.0 != offset!(stat_percpu)
+        }
     }
 }
 
 #[inline(always)]
-fn pages_counted<A: Access>(OfItem(item): OfItem, folio: Pointer, value: i32) -> Option<()> {
+fn pages_counted<A: Access>(OfItem(item): OfPageItem, folio: Pointer, value: i32) -> Option<()> {
     let (kind, unit) = if item == offset!(stat_pagetable) {
         (Kind::Pagetable, global!(PAGE_SIZE))
     } else if item == offset!(stat_secondary_pagetable) {
@@ -102,26 +109,8 @@ fn stack_counted<A: Access>(_: Anyone, task: Pointer, account: i32) -> Option<()
 // __mod_memcg_state(struct mem_cgroup *, int | enum memcg_stat_item, int) (5.3 to 6.14)
 at_entry!(kind_of_memcg_stat, kind_of_memcg_stat_again, kind_of_memcg_stat_kprobe, OfMemcgItem(1) => memcg_stat_counted(0, 2));
 
-/// What a memcg is charged for: nearly always something else.
-#[derive(Clone, Copy)]
-struct OfMemcgItem(u32);
-
-impl Subject for OfMemcgItem {
-    type Argument = u32;
-
-    #[inline(always)]
-    fn of<A: Access>(item: u32) -> Self {
-        Self(item)
-    }
-
-    #[inline(always)]
-    fn is_other(self) -> bool {
-        self.0 != offset!(stat_vmalloc) && self.0 != offset!(stat_percpu)
-    }
-}
-
 #[inline(always)]
-fn memcg_stat_counted<A: Access>(OfMemcgItem(item): OfMemcgItem, memcg: Pointer, value: i32) -> Option<()> {
+fn memcg_stat_counted<A: Access>(OfItem(item): OfMemcgItem, memcg: Pointer, value: i32) -> Option<()> {
     let (from, to, unit) = if item == offset!(stat_vmalloc) {
         (Kind::Kmem, Kind::Vmalloc, global!(PAGE_SIZE))
     } else if item == offset!(stat_percpu) {

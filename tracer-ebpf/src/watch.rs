@@ -41,7 +41,7 @@ const COMMON_BITS: u32 = 7;
 const ALIGNMENT: u64 = 1 << 5;
 
 /// All that can be set in an owner besides its address.
-const FLAGS: u64 = 3;
+const FLAGS: u64 = MEMCG_DATA_OBJECTS | MEMCG_DATA_KMEM;
 
 /// The place of a word in the cache. Words with and without flags have places of their own.
 #[inline(always)]
