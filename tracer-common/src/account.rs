@@ -1,6 +1,6 @@
 //! Accounts: running totals of one thread in one memcg.
 
-use crate::{COMM_LEN, abi, assert_layout};
+use crate::{COMM_LEN, Kind, Region, abi, assert_layout};
 
 /// Thread id of a memcg's overflow account: no thread has it (the idle tasks have 0, and free what interrupts free).
 pub const OVERFLOW_TID: u32 = u32::MAX;
@@ -18,15 +18,24 @@ abi! {
         pub start_ns: u64,
         /// Thread id in the initial pid namespace; [`OVERFLOW_TID`] in a memcg's overflow account.
         pub tid: u32,
-        /// [`Kind`](crate::Kind) as a number.
+        /// [`Kind`] as a number.
         pub kind: u8,
-        /// [`Region`](crate::Region) as a number.
+        /// [`Region`] as a number.
         pub region: u8,
         /// Zero: keys are compared as bytes.
         pub padding: u16,
     }
 }
 assert_layout!(AccountKey, size 24, memcg at 0, start_ns at 8, tid at 16, kind at 20, region at 21);
+
+impl AccountKey {
+    /// The last word of a key, without its thread.
+    #[inline(always)]
+    #[must_use]
+    pub const fn sort(kind: Kind, region: Region) -> u64 {
+        ((region as u64) << 40) | ((kind as u64) << 32)
+    }
+}
 
 /// Numbers of accounts, 0 included, which none has. Beyond that a memcg's overflow accounts take what is charged. 3 MiB.
 pub const ACCOUNTS: u32 = 32_768;

@@ -6,6 +6,7 @@
 #![cfg_attr(not(feature = "user"), no_std)]
 
 mod account;
+mod constants;
 mod guest;
 mod kind;
 mod live;
@@ -15,6 +16,7 @@ mod stack;
 mod watch;
 
 pub use account::{ACCOUNTS, Account, AccountKey, OVERFLOW_TID, RECENT_BITS};
+pub use constants::{BIT_MARK, Constants, FIELD_MARK, ITEMS, VALUE_MARK};
 pub use guest::{FileKey, GuestRange, GuestRanges, MAX_GUEST_RANGES};
 pub use kind::{Kind, Region};
 pub use live::{LivePages, MAX_ORDER, NOT_FOLLOWED, SinglePage};
@@ -23,7 +25,7 @@ pub use record::{
     COMM_LEN, ChargeRecord, ExecRecord, OomRecord, ReclaimRecord, RecordKind, ThreadRecord, VictimRecord,
 };
 pub use stack::{KERNEL_FRAMES, StackRecord, USER_FRAMES, crosses_step, steps};
-pub use watch::{FILTER_LEN, KNOWN_BITS, KNOWN_LEN, LossCounter, WATCHES, WatchState, Watched, WatchedMemcg};
+pub use watch::{FILTER_LEN, KNOWN_LEN, LossCounter, Placed, WATCHES, WatchState, Watched, WatchedMemcg};
 
 /// Fails to compile unless a type has exactly this size: both sides copy these types as bytes.
 macro_rules! assert_layout {

@@ -1,5 +1,5 @@
-//! Where the running kernel keeps what the eBPF side reads: resolved from its BTF at start, handed over as one
-//! read-only global, so that the verifier sees constants.
+//! Where the running kernel keeps what the eBPF side reads: resolved from its BTF at start, and written into the
+//! programs with the other [`Constants`](crate::Constants).
 
 use crate::assert_layout;
 
@@ -12,6 +12,7 @@ macro_rules! kernel_offsets {
         /// User space resolves each from BTF: `probe/kernel_table.rs` says from what.
         #[repr(C)]
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
         pub struct KernelOffsets { $($(#[$meta])* pub $field: u32,)* }
 
         impl KernelOffsets {
@@ -142,7 +143,3 @@ kernel_offsets! {
     stat_percpu,
 }
 assert_layout!(KernelOffsets, size 232);
-
-// SAFETY: repr(C) of u32 fields only: no padding, every bit pattern is valid.
-#[cfg(feature = "user")]
-unsafe impl aya::Pod for KernelOffsets {}

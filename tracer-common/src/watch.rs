@@ -24,17 +24,37 @@ abi! {
 }
 assert_layout!(WatchedMemcg, size 16, watched at 8);
 
+impl WatchedMemcg {
+    /// Of a number that is not in use.
+    pub const NONE: Self = Self {
+        memcg: 0,
+        watched: Watched { qemu_tgid: 0, pod: 0 },
+    };
+}
+
 /// Numbers of watched memcgs are below this, and not zero.
 pub const WATCHES: u32 = 4096;
 
 /// Bytes of the filter for watched memcgs, by cgroup id.
 pub const FILTER_LEN: u32 = 1 << 16;
 
-/// log2 of [`KNOWN_LEN`].
-pub const KNOWN_BITS: u32 = 11;
-
 /// Addresses of memcgs and obj_cgroups that the kernel side knows at a time.
-pub const KNOWN_LEN: usize = 1 << KNOWN_BITS;
+pub const KNOWN_LEN: usize = 1 << 11;
+
+/// Which pages may be seen getting their place: index into an array of 1 where they are.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Placed {
+    /// Page cache.
+    Files = 0,
+    /// Shared memory.
+    Shmem = 1,
+}
+
+impl Placed {
+    /// How many there are.
+    pub const COUNT: usize = 2;
+}
 
 /// Index into the array of what concerns all watches.
 #[repr(u32)]
@@ -48,15 +68,11 @@ pub enum WatchState {
     Caches = 2,
     /// Its value means nothing.
     Fence = 3,
-    /// 1 where page cache is seen getting its place.
-    PlacesFiles = 4,
-    /// 1 where shared memory is seen getting its place.
-    PlacesShmem = 5,
 }
 
 impl WatchState {
     /// How many there are.
-    pub const COUNT: u32 = 6;
+    pub const COUNT: u32 = 4;
 }
 
 /// Index into the per-CPU array of what the kernel side could not do as meant. None of these lose bytes silently:

@@ -3,16 +3,16 @@
 //! Most programs run at the return of a kernel function and count only when that succeeded. A prototype with another
 //! number of arguments, or others in other places, is another program.
 
-use tracer_common::{Kind, Region, WatchState};
+use tracer_common::{Kind, Placed, Region};
 
 use crate::account::{Direction, account, account_bytes};
+use crate::constants::constant;
 use crate::hooks::{Access, at_entry, at_return};
-use crate::in_flight::{land, take_off};
+use crate::in_flight::{is_placed, land, take_off};
 use crate::kernel::{Folio, Pointer};
 use crate::live;
-use crate::maps::global;
 use crate::unplaced::remember;
-use crate::watch::{Memcg, OfFolio, OfMemcg, OfObjcg, OfSocket, is_placed, known};
+use crate::watch::{Memcg, OfFolio, OfMemcg, OfObjcg, OfSocket, known};
 
 // kernel: int __mem_cgroup_charge(struct folio *, struct mm_struct *, gfp_t) (5.16 to 7.3), with struct page * on 5.15;
 // int mem_cgroup_charge(struct page *, struct mm_struct *, gfp_t) (5.8 to 5.14)
@@ -35,12 +35,16 @@ fn charged_folio<A: Access>(owner: OfFolio, folio: Pointer, mm: Pointer, status:
     let number = owner.number()?;
     let flags = folio.flags_in::<A>();
     let waits = flags.is_swapbacked_or_huge();
+    // Private memory or page cache: either is counted where it gets its place.
+    if !waits && is_placed(Placed::Files) && take_off(folio) {
+        return Some(());
+    }
     let (kind, placed) = if waits && folio.in_swap_cache() {
         (Kind::Anon, false)
     } else if flags.is_swapbacked() {
-        (Kind::Shmem, is_placed(WatchState::PlacesShmem))
+        (Kind::Shmem, is_placed(Placed::Shmem))
     } else if mm.is_null() || folio.is_mapped_file_in::<A>() {
-        (Kind::File, is_placed(WatchState::PlacesFiles))
+        (Kind::File, is_placed(Placed::Files))
     } else {
         (Kind::Anon, !waits)
     };
@@ -52,7 +56,7 @@ fn charged_folio<A: Access>(owner: OfFolio, folio: Pointer, mm: Pointer, status:
     if kind == Kind::Anon && waits {
         remember(folio);
     }
-    account(known(number)?, kind, Region::Unplaced, Direction::Charge, folio.bytes());
+    account(known(number), kind, Region::Unplaced, Direction::Charge, folio.bytes());
     Some(())
 }
 
@@ -145,7 +149,7 @@ fn charged_kernel_pages<A: Access>(owner: OfFolio, page: Pointer, order: u32, st
         memcg,
         Kind::Kmem,
         Region::Overhead,
-        global!(PAGE_SIZE) << (order & 31),
+        constant!(page_size) << (order & 31),
     );
     Some(())
 }
@@ -249,7 +253,7 @@ pub fn socket(memcg: Memcg, direction: Direction, pages: u32) -> Option<()> {
         Kind::Sock,
         Region::Overhead,
         direction,
-        u64::from(pages) * global!(PAGE_SIZE),
+        u64::from(pages) * constant!(page_size),
     );
     Some(())
 }

@@ -145,6 +145,6 @@ pub fn uncharge_region(qemu_tgid: u32) -> Region {
 
 #[inline(always)]
 fn is_kernel_thread() -> bool {
-    let mm: Option<u64> = crate::kernel::read(crate::kernel::current_task(), crate::maps::offset!(task_mm));
+    let mm: Option<u64> = crate::kernel::read(crate::kernel::current_task(), crate::constants::offset!(task_mm));
     mm == Some(0)
 }

@@ -14,14 +14,15 @@ use aya_ebpf::programs::{ProbeContext, RetProbeContext};
 use aya_ebpf::{Argument, EbpfContext};
 use tracer_common::LossCounter;
 
+use crate::constants::{Field, constant};
 use crate::hash;
-use crate::kernel::{Pointer, load, low_half, read};
-use crate::maps::{CALLS, SEEN, count_loss, global};
+use crate::kernel::{Pointer, low_half, read};
+use crate::maps::{CALLS, SEEN, count_loss};
 
 /// How a body follows pointers that came as arguments.
 pub trait Access {
     /// Reads a field; zero where it cannot be read.
-    fn get<T: Copy>(base: Pointer, offset: u32) -> T;
+    fn get<T: Copy, const INDEX: usize>(base: Pointer, field: Field<INDEX>) -> T;
 }
 
 /// fentry and fexit: the verifier knows the arguments' types, so loads are direct.
@@ -29,8 +30,8 @@ pub struct Typed;
 
 impl Access for Typed {
     #[inline(always)]
-    fn get<T: Copy>(base: Pointer, offset: u32) -> T {
-        load(base, offset)
+    fn get<T: Copy, const INDEX: usize>(base: Pointer, field: Field<INDEX>) -> T {
+        field.load(base)
     }
 }
 
@@ -39,9 +40,9 @@ pub struct Probed;
 
 impl Access for Probed {
     #[inline(always)]
-    fn get<T: Copy>(base: Pointer, offset: u32) -> T {
+    fn get<T: Copy, const INDEX: usize>(base: Pointer, field: Field<INDEX>) -> T {
         // SAFETY: only integers and pointers are read, for which zero is a value.
-        read(base, offset).unwrap_or_else(|| unsafe { core::mem::zeroed() })
+        read(base, field.offset()).unwrap_or_else(|| unsafe { core::mem::zeroed() })
     }
 }
 
@@ -144,7 +145,7 @@ fn call(ctx: &impl EbpfContext) -> u32 {
 /// The place where a call is remembered.
 #[inline(always)]
 fn seen(call: u32) -> *mut u32 {
-    SEEN.place(call)
+    SEEN.place(call.into())
 }
 
 /// The first program of a pair has run. Said last: while it runs, an interrupt's call is one that it is kept from.
@@ -158,7 +159,7 @@ pub fn ran(ctx: &impl EbpfContext) {
 /// Whether there is a second program: `always` where it is attached everywhere.
 #[inline(always)]
 pub fn is_pair(always: bool) -> bool {
-    always || global!(AGAIN) != 0
+    always || constant!(again) != 0
 }
 
 /// What a program asks about first: everyone's charges come so far, and few go on.

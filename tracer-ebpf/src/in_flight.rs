@@ -5,9 +5,11 @@
 //! A page has one slot, by its address. While another page has it, the page is counted as unplaced, as it would be without
 //! all this. Whoever places it or gives it back finds it there, whichever thread that is.
 
+use tracer_common::Placed;
+
 use crate::alone::alone;
-use crate::kernel::{Folio, low_half};
-use crate::maps::IN_FLIGHT;
+use crate::kernel::Folio;
+use crate::maps::{IN_FLIGHT, PLACES};
 
 /// Slots: far more than there are threads between a charge and a place at a time.
 pub const IN_FLIGHT_LEN: usize = 1 << 12;
@@ -32,10 +34,18 @@ impl InFlight {
     };
 }
 
+/// Whether these pages are counted where they get their place. Small ones of private memory are, in any case.
+#[inline(always)]
+pub fn is_placed(which: Placed) -> bool {
+    let first = (&raw const PLACES).cast::<u32>();
+    // SAFETY: within the live map value.
+    unsafe { first.add(which as usize).read_volatile() != 0 }
+}
+
 /// The slot of a page.
 #[inline(always)]
 fn slot(folio: Folio) -> *mut InFlight {
-    IN_FLIGHT.place(low_half(folio.0))
+    IN_FLIGHT.place(folio.0 as u64)
 }
 
 /// Remembers a page. False where there is another: this one is then to be counted as unplaced.
@@ -45,15 +55,12 @@ pub fn take_off(folio: Folio) -> bool {
     // SAFETY: a live map value. An empty slot is written to by who is alone, and one that has a page by who has this page.
     unsafe {
         let page = &raw mut (*slot).page;
-        match page.read_volatile() {
-            0 => alone(&raw mut (*slot).busy, || {
-                let empty = page.read_volatile() == 0;
-                empty.then(|| page.write_volatile(folio.0 as u64))
-            })
-            .is_some(),
+        alone(&raw mut (*slot).busy, || match page.read_volatile() {
+            0 => Some(page.write_volatile(folio.0 as u64)),
             // A page that is being charged is in flight from now on, whatever had become of it before.
-            other => other == folio.0 as u64,
-        }
+            other => (other == folio.0 as u64).then_some(()),
+        })
+        .is_some()
     }
 }
 

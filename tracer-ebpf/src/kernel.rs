@@ -1,12 +1,12 @@
 //! Reads of kernel structs, through offsets that user space resolved from BTF.
 
-use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_get_current_task_btf};
+use aya_ebpf::helpers::generated::{bpf_get_current_comm, bpf_get_current_task, bpf_get_current_task_btf};
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_probe_read_kernel};
 
-use tracer_common::ABSENT;
+use tracer_common::{ABSENT, COMM_LEN};
 
+use crate::constants::{bit, constant, field, offset};
 use crate::hooks::{Access, Probed, Subject as _};
-use crate::maps::{global, offset};
 use crate::watch::{Memcg, OfFolio};
 
 /// A kernel address of a struct.
@@ -17,14 +17,6 @@ pub type Pointer = *const u8;
 pub fn read<T>(base: Pointer, offset: u32) -> Option<T> {
     // SAFETY: a probe read of a bad address fails, it does not fault.
     unsafe { bpf_probe_read_kernel(base.wrapping_add(offset as usize).cast::<T>()) }.ok()
-}
-
-/// Loads a field directly: only through pointers whose type the verifier knows (arguments of fentry, fexit and
-/// tp_btf programs, and pointers loaded through them). A bad address reads as zero.
-#[inline(always)]
-pub fn load<T: Copy>(base: Pointer, offset: u32) -> T {
-    // SAFETY: the verifier admits the load only where the type at this offset is known; faults are handled.
-    unsafe { core::ptr::read_volatile(base.wrapping_add(offset as usize).cast::<T>()) }
 }
 
 /// The cgroup id of a memcg: `memcg->css.cgroup->kn->id`, the inode number of its directory.
@@ -40,9 +32,9 @@ pub fn cgroup_id(memcg: Pointer) -> Option<u64> {
 /// As [`cgroup_id`], through a pointer that came as an argument.
 #[inline(always)]
 pub fn cgroup_id_typed(memcg: Pointer) -> u64 {
-    let cgroup: Pointer = load(memcg, offset!(memcg_cgroup));
-    let node: Pointer = load(cgroup, offset!(cgroup_kn));
-    load(node, offset!(kernfs_id))
+    let cgroup: Pointer = field!(memcg_cgroup).load(memcg);
+    let node: Pointer = field!(cgroup_kn).load(cgroup);
+    field!(kernfs_id).load(node)
 }
 
 /// The memcg of a task: `task->cgroups->subsys[memory_cgrp_id]`, which is the address of the memcg itself since its
@@ -74,16 +66,30 @@ pub fn current_ids() -> (u32, u32) {
     (both as u32, (both >> 32) as u32)
 }
 
-/// Thread id and `start_boottime` of the current thread. With `HAS_TASK_BTF` (5.11) these are direct loads.
+/// The name of the current thread, NUL padded.
 #[inline(always)]
-pub fn current_thread() -> (u32, u64) {
-    if global!(HAS_TASK_BTF) != 0 {
+pub fn current_comm() -> [u8; COMM_LEN] {
+    /// Of words, so that it is not copied byte by byte.
+    const WORDS: usize = COMM_LEN / size_of::<u64>();
+    let mut comm = [0_u64; WORDS];
+    // SAFETY: the helper writes so many bytes.
+    unsafe {
+        bpf_get_current_comm(comm.as_mut_ptr().cast(), COMM_LEN as u32);
+        core::mem::transmute(comm)
+    }
+}
+
+/// Thread id and `start_boottime` of the current thread. With bpf_get_current_task_btf (5.11) these are direct loads.
+#[inline(always)]
+pub fn current_thread() -> (u64, u64) {
+    if constant!(has_task_btf) != 0 {
         // SAFETY: the helper has no preconditions.
         let task = unsafe { bpf_get_current_task_btf() }.cast::<u8>();
-        return (load(task, offset!(task_pid)), load(task, offset!(task_start)));
+        let tid: u32 = field!(task_pid).load(task);
+        return (tid.into(), field!(task_start).load(task));
     }
     let (tid, _) = current_ids();
-    (tid, read(current_task(), offset!(task_start)).unwrap_or(0))
+    (tid.into(), read(current_task(), offset!(task_start)).unwrap_or(0))
 }
 
 /// A folio (before 5.16: the head page of what is one) and what its fields say.
@@ -127,7 +133,7 @@ impl Folio {
     /// Bytes of the folio.
     #[inline(always)]
     pub fn bytes(self) -> u64 {
-        global!(PAGE_SIZE) * self.pages()
+        constant!(page_size) * self.pages()
     }
 
     /// As [`Folio::bytes`], where its flags are known.
@@ -136,20 +142,20 @@ impl Folio {
         if flags.is_huge() {
             self.bytes()
         } else {
-            global!(PAGE_SIZE)
+            constant!(page_size)
         }
     }
 
     /// The flags of a folio that came as an argument.
     #[inline(always)]
     pub fn flags_in<A: Access>(self) -> Flags {
-        Flags(A::get(self.0, offset!(folio_flags)))
+        Flags(A::get(self.0, field!(folio_flags)))
     }
 
     /// Whether it is mapped as anonymous memory, of a folio that came as an argument.
     #[inline(always)]
     pub fn is_anon_in<A: Access>(self) -> bool {
-        u64::from(low_half(A::get(self.0, offset!(folio_mapping)))) & MAPPING_ANON != 0
+        u64::from(low_half(A::get(self.0, field!(folio_mapping)))) & MAPPING_ANON != 0
     }
 
     /// As [`Folio::is_hugetlb`], where its flags are known: none of hugetlbfs is a single page.
@@ -163,13 +169,13 @@ impl Folio {
     /// kernel: linear_page_index(), include/linux/pagemap.h (private anonymous mappings: vm_pgoff = vm_start >> 12)
     #[inline(always)]
     pub fn address_in<A: Access>(self) -> u64 {
-        let index: u64 = A::get(self.0, offset!(folio_index));
-        index << (global!(PAGE_SHIFT) & 31)
+        let index: u64 = A::get(self.0, field!(folio_index));
+        index << (constant!(page_shift) & 31)
     }
 
     #[inline(always)]
     fn pages(self) -> u64 {
-        if !self.flag(offset!(pg_head)) {
+        if !self.has(bit!(pg_head)) {
             return 1;
         }
         let pages: u32 = read(self.0, offset!(folio_nr_pages)).unwrap_or(1);
@@ -177,22 +183,22 @@ impl Folio {
     }
 
     #[inline(always)]
-    fn flag(self, bit: u32) -> bool {
+    fn has(self, bit: u64) -> bool {
         let flags: u64 = read(self.0, offset!(folio_flags)).unwrap_or(0);
-        flags & self::bit(bit) != 0
+        flags & bit != 0
     }
 
     /// PG_swapbacked: anonymous or shmem.
     #[inline(always)]
     pub fn is_swapbacked(self) -> bool {
-        self.flag(offset!(pg_swapbacked))
+        self.has(bit!(pg_swapbacked))
     }
 
     /// PG_swapcache: just read back from swap, or about to go there.
     #[inline(always)]
     pub fn in_swap_cache(self) -> bool {
         // kernel: PG_swapcache is PG_owner_priv_1, which file systems use on pages of their own; hence both.
-        self.is_swapbacked() && self.flag(offset!(pg_swapcache))
+        self.is_swapbacked() && self.has(bit!(pg_swapcache))
     }
 
     /// `mapping` with its flag bits.
@@ -204,7 +210,7 @@ impl Folio {
     /// Whether the folio, which came as an argument, belongs to a file already.
     #[inline(always)]
     pub fn is_mapped_file_in<A: Access>(self) -> bool {
-        let mapping: Pointer = A::get(self.0, offset!(folio_mapping));
+        let mapping: Pointer = A::get(self.0, field!(folio_mapping));
         !mapping.is_null() && u64::from(low_half(mapping)) & MAPPING_ANON == 0
     }
 
@@ -228,19 +234,19 @@ impl Flags {
     /// PG_head: of several pages.
     #[inline(always)]
     pub fn is_huge(self) -> bool {
-        self.0 & bit(offset!(pg_head)) != 0
+        self.0 & bit!(pg_head) != 0
     }
 
     /// PG_swapbacked: anonymous or shmem.
     #[inline(always)]
     pub fn is_swapbacked(self) -> bool {
-        self.0 & bit(offset!(pg_swapbacked)) != 0
+        self.0 & bit!(pg_swapbacked) != 0
     }
 
     /// Either.
     #[inline(always)]
     pub fn is_swapbacked_or_huge(self) -> bool {
-        self.0 & (bit(offset!(pg_swapbacked)) | bit(offset!(pg_head))) != 0
+        self.0 & constant!(swapbacked_or_huge) != 0
     }
 }
 
@@ -268,10 +274,4 @@ pub fn as_number(pointer: Pointer) -> u64 {
         address.cast::<u8>().write_volatile(low as u8);
         address.read_volatile()
     }
-}
-
-/// The mask of a bit whose number is an offset.
-#[inline(always)]
-const fn bit(number: u32) -> u64 {
-    1 << (number & 63)
 }

@@ -1,19 +1,31 @@
 //! Which kind kernel memory is of. It is charged as pages or as objects, and its kind is known only where the kernel
 //! counts it for memory.stat: there its bytes move from one kind to the other, and none are added.
 
-use tracer_common::Kind;
+use tracer_common::{ITEMS, Kind};
 
 use crate::account::reclassify;
+use crate::constants::{constant, offset};
 use crate::hooks::{Access, Anyone, Probed, Subject, at_entry};
 use crate::kernel::{Folio, Pointer, read};
 use crate::live::told_apart;
-use crate::maps::{global, offset};
 use crate::unplaced::collapsed_into_file;
 use crate::watch::{OfFolio, OfMemcg};
 
 // kernel: void lruvec_stat_mod_folio(struct folio *, enum node_stat_item, int) (7.x), __lruvec_stat_mod_folio (6.9 to
 // 6.18), void __mod_lruvec_page_state(struct page *, enum node_stat_item, int) (5.11 to 6.8)
 at_entry!(kind_of_pages, kind_of_pages_again, kind_of_pages_kprobe, OfPageItem(1) => pages_counted(0, 2));
+
+/// Which of `enum node_stat_item`, modulo their number, are of no interest where pages are counted. User space says so before
+/// loading.
+#[unsafe(no_mangle)]
+pub static OTHER_ITEMS: [u8; ITEMS] = [0; ITEMS];
+
+#[inline(always)]
+fn is_of_no_interest(item: u32) -> bool {
+    let first = (&raw const OTHER_ITEMS).cast::<u8>();
+    // SAFETY: within the array, which is never written to after loading.
+    unsafe { first.add(item as usize % ITEMS).read_volatile() != 0 }
+}
 
 /// What is counted, of pages or of a memcg itself: nearly always something else than what is told apart here.
 #[derive(Clone, Copy)]
@@ -33,7 +45,7 @@ impl<const OF_PAGES: bool> Subject for OfItem<OF_PAGES> {
     #[inline(always)]
     fn is_other(self) -> bool {
         if OF_PAGES {
-            global!(PAGE_ITEMS) >> (self.0 % u64::BITS) & 1 == 0
+            is_of_no_interest(self.0)
         } else {
             self.0 != offset!(stat_vmalloc) && self.0 != offset!(stat_percpu)
         }
@@ -43,13 +55,13 @@ impl<const OF_PAGES: bool> Subject for OfItem<OF_PAGES> {
 #[inline(always)]
 fn pages_counted<A: Access>(OfItem(item): OfPageItem, folio: Pointer, value: i32) -> Option<()> {
     let (kind, unit) = if item == offset!(stat_pagetable) {
-        (Kind::Pagetable, global!(PAGE_SIZE))
+        (Kind::Pagetable, constant!(page_size))
     } else if item == offset!(stat_secondary_pagetable) {
-        (Kind::SecondaryPagetable, global!(PAGE_SIZE))
+        (Kind::SecondaryPagetable, constant!(page_size))
     } else if item == offset!(stat_kernel_stack) {
         (Kind::KernelStack, 1024)
     } else if item == offset!(stat_node_vmalloc) {
-        (Kind::Vmalloc, global!(PAGE_SIZE))
+        (Kind::Vmalloc, constant!(page_size))
     } else if item == offset!(stat_slab_unreclaimable) {
         // What is too large for a slab is charged by the page; objects in slabs are not counted by the page.
         (Kind::Slab, 1)
@@ -88,7 +100,7 @@ fn stack_counted<A: Access>(_: Anyone, task: Pointer, account: i32) -> Option<()
     if !owner.is_kmem(Folio(first)) {
         return None;
     }
-    let bytes = u64::from(count) * global!(PAGE_SIZE);
+    let bytes = u64::from(count) * constant!(page_size);
     let number = reclassify(
         owner.memcg()?,
         Kind::Kmem,
@@ -98,7 +110,7 @@ fn stack_counted<A: Access>(_: Anyone, task: Pointer, account: i32) -> Option<()
     if account > 0 {
         for index in 0..MAX_STACK_PAGES {
             if index < count {
-                told_apart(read(pages, index * POINTER)?, number, global!(PAGE_SIZE));
+                told_apart(read(pages, index * POINTER)?, number, constant!(page_size));
             }
         }
     }
@@ -112,7 +124,7 @@ at_entry!(kind_of_memcg_stat, kind_of_memcg_stat_again, kind_of_memcg_stat_kprob
 #[inline(always)]
 fn memcg_stat_counted<A: Access>(OfItem(item): OfMemcgItem, memcg: Pointer, value: i32) -> Option<()> {
     let (from, to, unit) = if item == offset!(stat_vmalloc) {
-        (Kind::Kmem, Kind::Vmalloc, global!(PAGE_SIZE))
+        (Kind::Kmem, Kind::Vmalloc, constant!(page_size))
     } else if item == offset!(stat_percpu) {
         // Per-CPU memory is charged like objects, in bytes.
         (Kind::Slab, Kind::Percpu, 1)

@@ -9,9 +9,10 @@ use aya_ebpf::bindings::BPF_NOEXIST;
 use tracer_common::{Account, Kind, LivePages, LossCounter, MAX_ORDER, NOT_FOLLOWED, Region};
 
 use crate::account::{Direction, account, place};
+use crate::constants::constant;
 use crate::hooks::{Access, at_entry};
 use crate::kernel::{Folio, Pointer, as_number};
-use crate::maps::{ACCOUNTS, ORDERS, PAGES, count_loss, global};
+use crate::maps::{ACCOUNTS, ORDERS, PAGES, count_loss};
 use crate::singles::{self, Put, put, remove};
 use crate::watch::{Memcg, OfFolio};
 
@@ -24,7 +25,7 @@ const ANY_KIND: u32 = u32::MAX;
 /// Whether pages are followed at all.
 #[inline(always)]
 fn is_on() -> bool {
-    global!(FOLLOW) != 0
+    constant!(follow) != 0
 }
 
 /// Whether pages of this kind and region are followed.
@@ -90,8 +91,9 @@ fn moved<A: Access>(owner: OfFolio, old: Pointer, new: Pointer) -> Option<()> {
     Some(())
 }
 
+/// Follows pages that are held by this account.
 #[inline(always)]
-fn follow(page: Pointer, owner: u32, bytes: u64) {
+pub fn follow(page: Pointer, owner: u32, bytes: u64) {
     if is_on() && owner != NOT_FOLLOWED {
         insert(as_number(page), pages(bytes), owner);
     }
@@ -99,12 +101,12 @@ fn follow(page: Pointer, owner: u32, bytes: u64) {
 
 #[inline(always)]
 fn pages(bytes: u64) -> u64 {
-    bytes >> (global!(PAGE_SHIFT) & 31)
+    bytes >> (constant!(page_shift) & 31)
 }
 
 #[inline(always)]
 fn bytes(pages: u64) -> u64 {
-    pages << (global!(PAGE_SHIFT) & 31)
+    pages << (constant!(page_shift) & 31)
 }
 
 /// log2 of a number of pages that is a power of two.

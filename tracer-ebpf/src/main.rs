@@ -11,6 +11,7 @@
 mod account;
 mod alone;
 mod charge;
+mod constants;
 mod fault;
 mod hash;
 mod hooks;

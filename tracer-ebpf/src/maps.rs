@@ -1,58 +1,19 @@
-//! The maps, and the read-only globals that user space fills before loading.
+//! The maps.
 
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf, Stack};
 use tracer_common::{
-    Account, AccountKey, FILTER_LEN, FileKey, GuestRanges, KernelOffsets, LivePages, LossCounter, RECENT_BITS,
-    SinglePage, WATCHES, WatchState, WatchedMemcg,
+    Account, FILTER_LEN, FileKey, GuestRanges, LivePages, LossCounter, Placed, RECENT_BITS, SinglePage, WATCHES,
+    WatchState, WatchedMemcg,
 };
 
 use crate::fault::FaultState;
 use crate::hooks::{CallArguments, CallKey};
 use crate::in_flight::{IN_FLIGHT_LEN, InFlight};
+use crate::numbers::Words;
 use crate::reclaim::ReclaimStart;
 use crate::table::Table;
-
-/// Where the running kernel keeps things.
-#[unsafe(no_mangle)]
-pub static OFFSETS: KernelOffsets = KernelOffsets::UNRESOLVED;
-
-/// Bytes that an account gathers before it emits a record.
-#[unsafe(no_mangle)]
-pub static GRANULARITY: u64 = 64 << 10;
-
-/// Bytes of a page.
-#[unsafe(no_mangle)]
-pub static PAGE_SIZE: u64 = 4096;
-
-/// log2 of the page size.
-#[unsafe(no_mangle)]
-pub static PAGE_SHIFT: u32 = 12;
-
-/// 1 where the kernel has bpf_get_current_task_btf (5.11).
-#[unsafe(no_mangle)]
-pub static HAS_TASK_BTF: u32 = 0;
-
-/// Which of `enum node_stat_item`, modulo 64, are of interest where pages are counted.
-#[unsafe(no_mangle)]
-pub static PAGE_ITEMS: u64 = u64::MAX;
-
-/// 1 where each function has its second program, too.
-#[unsafe(no_mangle)]
-pub static AGAIN: u32 = 0;
-
-/// 1 where stacks of charges are sampled, once in [`GRANULARITY`] bytes of an account.
-#[unsafe(no_mangle)]
-pub static STACKS: u32 = 0;
-
-/// How far to shift a hash of 32 bits for an index into [`SINGLES`].
-#[unsafe(no_mangle)]
-pub static SINGLES_SHIFT: u32 = 31;
-
-/// 1 where pages of overhead are followed.
-#[unsafe(no_mangle)]
-pub static FOLLOW: u32 = 0;
 
 /// Records, to user space. Its size is set at load.
 #[map]
@@ -66,9 +27,9 @@ pub static STACK_RECORDS: RingBuf = RingBuf::with_byte_size(1 << 22, 0);
 #[map]
 pub static ACCOUNTS: Array<Account> = Array::with_max_entries(tracer_common::ACCOUNTS, BPF_F_MMAPABLE);
 
-/// The numbers of the accounts that are open.
+/// The numbers of the accounts that are open, by the words of their keys.
 #[map]
-pub static NUMBERS: HashMap<AccountKey, u32> = HashMap::with_max_entries(tracer_common::ACCOUNTS, 0);
+pub static NUMBERS: HashMap<Words, u32> = HashMap::with_max_entries(tracer_common::ACCOUNTS, 0);
 
 /// Numbers that no account has.
 #[map]
@@ -82,9 +43,10 @@ pub static RECENT: Table<u32, { 1 << RECENT_BITS }> = Table::of(0);
 #[map]
 pub static WATCHED: HashMap<u64, u64> = HashMap::with_max_entries(WATCHES, 0);
 
-/// The watched memcgs by their numbers.
-#[map]
-pub static WATCHED_MEMCGS: Array<WatchedMemcg> = Array::with_max_entries(WATCHES, 0);
+/// The watched memcgs by their numbers. A variable with a section of its own, which becomes a map of one value, as [`Table`]s
+/// are.
+#[unsafe(link_section = ".bss.watched")]
+pub static mut WATCHED_MEMCGS: [WatchedMemcg; WATCHES as usize] = [WatchedMemcg::NONE; WATCHES as usize];
 
 /// Not zero where a watched memcg's id, divided by the length, leaves this.
 #[map]
@@ -93,6 +55,11 @@ pub static WATCHED_FILTER: Array<u8> = Array::with_max_entries(FILTER_LEN, 0);
 /// What concerns all watches.
 #[map]
 pub static STATE: Array<u64> = Array::with_max_entries(WatchState::COUNT, 0);
+
+/// Which pages are seen getting their place: see [`Placed`]. User space says so before anything is watched.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".bss.places")]
+pub static mut PLACES: [u32; Placed::COUNT] = [0; Placed::COUNT];
 
 /// Pages that are charged and have no place yet.
 #[unsafe(link_section = ".bss.in_flight")]
@@ -149,24 +116,6 @@ pub static THREADS: HashMap<u32, u64> = HashMap::with_max_entries(16_384, 0);
 /// What could not be done as meant.
 #[map]
 pub static LOSSES: PerCpuArray<[u64; LossCounter::COUNT]> = PerCpuArray::with_max_entries(1, 0);
-
-/// Reads a read-only global as the verifier wants it: once, as a constant.
-macro_rules! global {
-    ($global:ident) => {
-        // SAFETY: the global is initialised, aligned and never written after load.
-        unsafe { core::ptr::read_volatile(&raw const $crate::maps::$global) }
-    };
-}
-pub(crate) use global;
-
-/// Reads one field of [`OFFSETS`].
-macro_rules! offset {
-    ($field:ident) => {
-        // SAFETY: the global is initialised, aligned and never written after load.
-        unsafe { core::ptr::read_volatile(&raw const $crate::maps::OFFSETS.$field) }
-    };
-}
-pub(crate) use offset;
 
 /// Counts something that could not be done as meant.
 #[inline(always)]

@@ -5,9 +5,9 @@ use aya_ebpf::programs::BtfTracePointContext;
 use tracer_common::{Kind, Region, Watched};
 
 use crate::account::{Direction, account, account_pages, reclassify};
+use crate::constants::{constant, offset};
 use crate::fault::{charge_region, uncharge_region};
 use crate::kernel::{Pointer, cgroup_id_typed};
-use crate::maps::{global, offset};
 use crate::watch::{Memcg, known, of_id};
 
 // kernel: memcg:mod_memcg_lruvec_state, tp_btf (struct mem_cgroup *, int item, int | long val) (6.15 to 7.3). The value
@@ -42,7 +42,7 @@ fn lruvec_changed(memcg: Pointer, item: u32, pages: i64) -> Option<()> {
     } else {
         return None;
     };
-    let memcg = known(of_id(cgroup_id_typed(memcg))?)?;
+    let memcg = known(of_id(cgroup_id_typed(memcg))?);
     match kind {
         Kind::Anon => account_pages(memcg, kind, user_region(memcg.watched, pages), pages),
         Kind::File | Kind::Hugetlb => account_pages(memcg, kind, Region::Overhead, pages),
@@ -53,7 +53,7 @@ fn lruvec_changed(memcg: Pointer, item: u32, pages: i64) -> Option<()> {
             } else {
                 Direction::MoveOut
             };
-            let bytes = pages.unsigned_abs() * global!(PAGE_SIZE);
+            let bytes = pages.unsigned_abs() * constant!(page_size);
             account(memcg, Kind::File, Region::Overhead, out, bytes);
             account_pages(memcg, kind, user_region(memcg.watched, pages), pages);
         }
@@ -76,7 +76,7 @@ fn user_region(entry: Watched, pages: i64) -> Region {
 /// A part of kernel memory that has a name: MEMCG_KMEM counted it already, as kmem.
 #[inline(always)]
 fn kernel_part(memcg: Memcg, kind: Kind, pages: i64) {
-    reclassify(memcg, Kind::Kmem, kind, pages * global!(PAGE_SIZE) as i64);
+    reclassify(memcg, Kind::Kmem, kind, pages * constant!(page_size) as i64);
 }
 
 // kernel: memcg:mod_memcg_state, tp_btf (struct mem_cgroup *, int item, int | long val) (6.15 to 7.3)
@@ -100,7 +100,7 @@ fn memcg_changed(memcg: Pointer, item: u32, pages: i64) -> Option<()> {
     } else {
         return None;
     };
-    let memcg = known(of_id(cgroup_id_typed(memcg))?)?;
+    let memcg = known(of_id(cgroup_id_typed(memcg))?);
     if kind == Kind::Vmalloc {
         kernel_part(memcg, kind, pages);
     } else {

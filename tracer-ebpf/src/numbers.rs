@@ -4,19 +4,38 @@
 //! whose it is.
 
 use aya_ebpf::bindings::BPF_NOEXIST;
-use aya_ebpf::helpers::bpf_get_current_comm;
-use tracer_common::{Account, AccountKey, COMM_LEN, LossCounter, OVERFLOW_TID};
+use tracer_common::{Account, AccountKey, LossCounter, OVERFLOW_TID};
 
-use crate::kernel::current_ids;
+use crate::kernel::{current_comm, current_ids};
 use crate::maps::{ACCOUNTS, FREE_NUMBERS, NUMBERS, RECENT, THREADS, count_loss};
 
 /// A number with its account.
 type Numbered = (u32, *mut Account);
 
+/// The three words of a key. By themselves, so that they stay in registers where the hash is not asked.
+#[derive(Clone, Copy)]
+pub struct Key {
+    pub memcg: u64,
+    pub start_ns: u64,
+    /// The thread, kind and region: see [`AccountKey::sort`].
+    pub thread: u64,
+}
+
+impl Key {
+    #[inline(always)]
+    fn words(self) -> Words {
+        [self.memcg, self.start_ns, self.thread]
+    }
+}
+
+/// A key in memory.
+pub type Words = [u64; size_of::<AccountKey>() / size_of::<u64>()];
+
 /// The account of this key, if it is open.
 #[inline(always)]
-pub fn find(key: &AccountKey) -> Option<Numbered> {
-    let recent = RECENT.place(key.tid ^ (u32::from(key.kind) << 24) ^ (u32::from(key.region) << 29));
+pub fn find(key: Key) -> Option<Numbered> {
+    // Kind and region beside the thread.
+    let recent = RECENT.place(key.thread ^ (key.thread >> 13));
     // SAFETY: a live map value.
     let number = unsafe { recent.read_volatile() };
     let account = ACCOUNTS.get_ptr_mut(number)?;
@@ -30,26 +49,24 @@ pub fn find(key: &AccountKey) -> Option<Numbered> {
 }
 
 #[inline(always)]
-fn is_of(account: *const Account, key: &AccountKey) -> bool {
-    let (theirs, ours) = (account.cast::<[u64; 3]>(), (&raw const *key).cast::<[u64; 3]>());
-    // SAFETY: a live map value, which begins with its key, and a key: three words each. User space may change what is there.
-    unsafe {
-        let theirs = theirs.read_volatile();
-        let ours = ours.read();
-        theirs[0] == ours[0] && theirs[1] == ours[1] && theirs[2] == ours[2]
-    }
+fn is_of(account: *const Account, key: Key) -> bool {
+    // SAFETY: a live map value, which begins with its key. User space may change what is there.
+    let theirs = unsafe { account.cast::<Words>().read_volatile() };
+    // Word by word: compared as a whole, they would be stored for a function to compare.
+    theirs[0] == key.memcg && theirs[1] == key.start_ns && theirs[2] == key.thread
 }
 
 #[inline(always)]
-fn look_up(key: &AccountKey) -> Option<Numbered> {
+fn look_up(key: Key) -> Option<Numbered> {
     // SAFETY: one word, never changed while it is there.
-    let number = *unsafe { NUMBERS.get(key) }?;
+    let number = *unsafe { NUMBERS.get(&key.words()) }?;
     Some((number, ACCOUNTS.get_ptr_mut(number)?))
 }
 
-/// Opens an account for a thread that has none, or falls back on its memcg's overflow account, whose key this becomes then.
+/// Opens an account for a thread that has none, or falls back on its memcg's overflow account.
 #[inline(always)]
-pub fn open(key: &mut AccountKey) -> Option<Numbered> {
+pub fn open(key: Key) -> Option<Numbered> {
+    let tid = key.thread as u32;
     if let Some(number) = FREE_NUMBERS.pop().ok().flatten()
         && let Some(account) = ACCOUNTS.get_ptr_mut(number)
     {
@@ -58,25 +75,24 @@ pub fn open(key: &mut AccountKey) -> Option<Numbered> {
         unsafe {
             (*account).tgid = current_ids().1;
             (*account).used = 1;
-            (*account).comm = bpf_get_current_comm().unwrap_or([0; COMM_LEN]);
-            (*account).key = *key;
+            (*account).comm = current_comm();
+            account.cast::<Words>().write(key.words());
         }
         // An interrupt may just have opened the same account: the look-up finds that one.
-        if NUMBERS.insert(&*key, &number, BPF_NOEXIST.into()).is_err() {
+        if NUMBERS.insert(&key.words(), &number, BPF_NOEXIST.into()).is_err() {
             // SAFETY: as above.
             unsafe { (*account).key.memcg = 0 };
             let _ = FREE_NUMBERS.push(number, 0);
         }
     }
     if let Some(found) = look_up(key) {
-        let _ = THREADS.insert(&key.tid, &key.start_ns, 0);
+        let _ = THREADS.insert(&tid, &key.start_ns, 0);
         return Some(found);
     }
     count_loss(LossCounter::AccountsFull, 1);
-    *key = AccountKey {
+    look_up(Key {
         start_ns: 0,
-        tid: OVERFLOW_TID,
-        ..*key
-    };
-    look_up(key)
+        thread: key.thread | u64::from(OVERFLOW_TID),
+        ..key
+    })
 }

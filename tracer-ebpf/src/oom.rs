@@ -1,16 +1,16 @@
 //! The kill.
 
 use aya_ebpf::bindings::BPF_RB_FORCE_WAKEUP;
-use aya_ebpf::helpers::bpf_get_current_comm;
 use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use aya_log_ebpf::warn;
 use tracer_common::{COMM_LEN, LossCounter, OomRecord, RecordKind, VictimRecord};
 
+use crate::constants::{constant, field, offset};
 use crate::hooks::{Access, Anyone, Typed, at_entry};
-use crate::kernel::{Pointer, cgroup_id, current_ids, current_task, read, task_memcg};
-use crate::maps::{RECORDS, count_loss, global, offset};
+use crate::kernel::{Pointer, cgroup_id, current_comm, current_ids, current_task, read, task_memcg};
+use crate::maps::{RECORDS, count_loss};
 
 /// How many levels of memcgs are searched for the one that is full.
 const MAX_LEVELS: usize = 16;
@@ -25,7 +25,7 @@ struct Fill {
 
 #[inline(always)]
 fn fill(memcg: Pointer) -> Option<Fill> {
-    let page_size = global!(PAGE_SIZE);
+    let page_size = constant!(page_size);
     let usage: u64 = read(memcg, offset!(memcg_usage))?;
     let limit: u64 = read(memcg, offset!(memcg_max))?;
     Some(Fill {
@@ -98,7 +98,7 @@ fn oom_killed(control: Pointer) -> Option<()> {
         order: read(control, offset!(oom_order)).unwrap_or(0),
         constraint: read(control, offset!(oom_constraint)).unwrap_or(u32::MAX),
         padding: 0,
-        invoker_comm: bpf_get_current_comm().unwrap_or([0; COMM_LEN]),
+        invoker_comm: current_comm(),
         victim_comm: read(victim, offset!(task_comm)).unwrap_or([0; COMM_LEN]),
     });
     entry.submit(BPF_RB_FORCE_WAKEUP.into());
@@ -147,7 +147,7 @@ fn marked_victim_id(pid: u32) -> Option<()> {
 
 #[inline(always)]
 fn marked_victim<A: Access>(victim: Pointer) -> Option<()> {
-    let victim_tgid: u32 = A::get(victim, offset!(task_tgid));
+    let victim_tgid: u32 = A::get(victim, field!(task_tgid));
     let comm = read(victim, offset!(task_comm)).unwrap_or([0; COMM_LEN]);
     record_victim(task_memcg(victim)?, victim_tgid, comm)
 }
@@ -168,7 +168,7 @@ fn record_victim(memcg: Pointer, victim_tgid: u32, victim_comm: [u8; COMM_LEN]) 
         oom_memcg: state.memcg,
         invoker_tgid,
         victim_tgid,
-        invoker_comm: bpf_get_current_comm().unwrap_or([0; COMM_LEN]),
+        invoker_comm: current_comm(),
         victim_comm,
     });
     entry.submit(BPF_RB_FORCE_WAKEUP.into());

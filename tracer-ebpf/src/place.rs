@@ -2,12 +2,13 @@
 
 use tracer_common::{FileKey, Kind, LossCounter, MAX_GUEST_RANGES, Region};
 
-use crate::account::{Direction, account};
+use crate::account::{Direction, account, account_at_once};
+use crate::constants::{constant, field};
 use crate::hooks::{Access, Probed, at_entry, at_return};
 use crate::in_flight::land;
 use crate::kernel::{Folio, Pointer};
-use crate::live::{charged, placed};
-use crate::maps::{FILE_PAGES, GUEST_FILES, GUEST_RANGES, count_loss, global, offset};
+use crate::live::{charged, follow, placed};
+use crate::maps::{FILE_PAGES, GUEST_FILES, GUEST_RANGES, count_loss};
 use crate::unplaced::forget;
 use crate::watch::{Memcg, OfFolio};
 
@@ -37,11 +38,18 @@ fn placed_anon<A: Access>(owner: OfFolio, folio: Pointer, vma: Pointer, address:
     let folio = Folio(folio);
     let memcg = owner.memcg()?;
     let region = mapped_region::<A>(memcg, vma, address)?;
+    if land(folio) {
+        // Huge ones of private memory are never in flight.
+        let bytes = constant!(page_size);
+        let owner = account_at_once(memcg, Kind::Anon, region, Direction::Charge, bytes);
+        follow(folio.0, owner, bytes);
+        return Some(());
+    }
     let flags = folio.flags_in::<A>();
     if flags.is_swapbacked_or_huge() {
         forget(folio);
     }
-    put(folio, memcg, Kind::Anon, region, folio.bytes_with(flags));
+    placed(folio, memcg, Kind::Anon, region, folio.bytes_with(flags));
     Some(())
 }
 
@@ -64,9 +72,9 @@ pub fn mapped_region<A: Access>(memcg: Memcg, vma: Pointer, address: u64) -> Opt
     if qemu_tgid == 0 {
         return Some(Region::Overhead);
     }
-    let mm: Pointer = A::get(vma, offset!(vma_mm));
-    let owner: Pointer = A::get(mm, offset!(mm_owner));
-    let tgid: u32 = A::get(owner, offset!(task_tgid));
+    let mm: Pointer = A::get(vma, field!(vma_mm));
+    let owner: Pointer = A::get(mm, field!(mm_owner));
+    let tgid: u32 = A::get(owner, field!(task_tgid));
     Some(if tgid == qemu_tgid {
         address_region(tgid, address)
     } else {
@@ -87,11 +95,11 @@ fn put(folio: Folio, memcg: Memcg, kind: Kind, region: Region, bytes: u64) {
 /// The file behind a mapping.
 #[inline(always)]
 pub fn file_of<A: Access>(mapping: Pointer) -> FileKey {
-    let inode: Pointer = A::get(mapping, offset!(mapping_host));
-    let superblock: Pointer = A::get(inode, offset!(inode_sb));
+    let inode: Pointer = A::get(mapping, field!(mapping_host));
+    let superblock: Pointer = A::get(inode, field!(inode_sb));
     FileKey {
-        inode: A::get(inode, offset!(inode_number)),
-        device: A::get(superblock, offset!(sb_device)),
+        inode: A::get(inode, field!(inode_number)),
+        device: A::get(superblock, field!(sb_device)),
         padding: 0,
     }
 }
@@ -235,7 +243,7 @@ fn placed_file<A: Access>(owner: OfFolio, folio: Pointer, mapping: Pointer, stat
 #[inline(always)]
 fn count_file(memcg: Memcg, file: &FileKey, bytes: u64) {
     let key = [memcg.memcg, file.inode, u64::from(file.device)];
-    let pages = bytes >> (global!(PAGE_SHIFT) & 31);
+    let pages = bytes >> (constant!(page_shift) & 31);
     if let Some(count) = FILE_PAGES.get_ptr_mut(&key) {
         // SAFETY: a live map value; two CPUs adding at once may lose an addition to this top list, not to an account.
         unsafe { *count += pages };

@@ -1,13 +1,12 @@
 //! Time that threads of watched memcgs spend reclaiming before their charge goes through.
 
 use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
-use aya_ebpf::helpers::bpf_get_current_comm;
 use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
-use tracer_common::{COMM_LEN, LossCounter, ReclaimRecord, RecordKind};
+use tracer_common::{LossCounter, ReclaimRecord, RecordKind};
 
-use crate::kernel::{current_ids, current_memcg_id, current_thread};
+use crate::kernel::{current_comm, current_ids, current_memcg_id, current_thread};
 use crate::maps::{RECLAIMS, RECORDS, count_loss};
 use crate::watch::of_id;
 
@@ -67,8 +66,8 @@ pub fn reclaim_end(ctx: BtfTracePointContext) -> i32 {
 
 #[inline(always)]
 fn end(reclaimed_pages: u64) -> Option<()> {
-    let (_, tgid) = current_ids();
-    let (tid, start_ns) = current_thread();
+    let (tid, tgid) = current_ids();
+    let (_, start_ns) = current_thread();
     // SAFETY: only this thread writes its own entry.
     let start = *unsafe { RECLAIMS.get(&tid) }?;
     let _ = RECLAIMS.remove(&tid);
@@ -88,7 +87,7 @@ fn end(reclaimed_pages: u64) -> Option<()> {
         reclaimed_pages,
         tgid,
         order: start.order as u32,
-        comm: bpf_get_current_comm().unwrap_or([0; COMM_LEN]),
+        comm: current_comm(),
     });
     entry.submit(BPF_RB_NO_WAKEUP.into());
     Some(())

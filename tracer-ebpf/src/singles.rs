@@ -7,8 +7,9 @@
 use tracer_common::SinglePage;
 
 use crate::alone::alone;
+use crate::constants::constant;
 use crate::hash;
-use crate::maps::{SINGLES, global};
+use crate::maps::SINGLES;
 
 /// What became of a page that was to be put into the array.
 pub enum Put {
@@ -22,7 +23,7 @@ pub enum Put {
 
 #[inline(always)]
 fn entry(page: u64) -> Option<*mut SinglePage> {
-    SINGLES.get_ptr_mut(hash::place(page as u32, global!(SINGLES_SHIFT)))
+    SINGLES.get_ptr_mut(hash::place(page as u32, constant!(singles_shift) as u32))
 }
 
 /// Puts a page into the array.

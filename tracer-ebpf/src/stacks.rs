@@ -7,23 +7,28 @@ use core::ffi::c_void;
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
 use aya_ebpf::bindings::{BPF_F_USER_STACK, BPF_RB_NO_WAKEUP};
-use aya_ebpf::helpers::bpf_get_current_comm;
 use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_get_task_stack, bpf_ktime_get_boot_ns};
 use tracer_common::{
-    Account, AccountKey, COMM_LEN, KERNEL_FRAMES, LossCounter, RecordKind, Region, StackRecord, USER_FRAMES,
-    crosses_step,
+    Account, AccountKey, KERNEL_FRAMES, LossCounter, RecordKind, Region, StackRecord, USER_FRAMES, crosses_step,
 };
 
 use crate::account::Direction;
-use crate::maps::{STACK_RECORDS, count_loss, global};
+use crate::constants::constant;
+use crate::kernel::current_comm;
+use crate::maps::{STACK_RECORDS, count_loss};
 
 /// Bytes of an address.
 const ADDRESS: usize = size_of::<u64>();
 
 /// Adds to what an account samples, and samples when that passes the end of a step. `direction`: a [`Direction`].
 #[inline(always)]
-pub fn sample(key: &AccountKey, totals: *mut Account, direction: u32, bytes: u64) {
-    if global!(STACKS) == 0 || key.region != Region::Overhead as u8 {
+pub fn sample(totals: *mut Account, direction: u32, bytes: u64) {
+    if constant!(stacks) == 0 {
+        return;
+    }
+    // SAFETY: a live map value.
+    let key = unsafe { (*totals).key };
+    if key.region != Region::Overhead as u8 {
         return;
     }
     let is_charge = direction == Direction::Charge as u32;
@@ -41,8 +46,8 @@ pub fn sample(key: &AccountKey, totals: *mut Account, direction: u32, bytes: u64
         atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(sampled, change);
         core::ptr::read_volatile(sampled)
     };
-    if is_charge && crosses_step(key, global!(GRANULARITY), sampled, bytes) {
-        take(key, totals, sampled);
+    if is_charge && crosses_step(&key, constant!(granularity), sampled, bytes) {
+        take(&key, totals, sampled);
     }
 }
 
@@ -53,7 +58,7 @@ fn take(key: &AccountKey, totals: *mut Account, sampled: u64) {
         return count_loss(LossCounter::StacksDropped, 1);
     };
     let record = entry.as_mut_ptr();
-    let comm = bpf_get_current_comm().unwrap_or([0; COMM_LEN]);
+    let comm = current_comm();
     // SAFETY: the record is reserved memory of its size, of which each field is written; the totals are a live map
     // value; the helpers write no more than the given size, and are given the running task, which lives.
     // kernel: bpf_get_task_stack(task, buf, size, flags) (5.9; with a typed current task 5.11 and later)

@@ -13,20 +13,17 @@ pub struct Table<T, const LEN: usize>(UnsafeCell<[T; LEN]>);
 unsafe impl<T, const LEN: usize> Sync for Table<T, LEN> {}
 
 impl<T: Copy, const LEN: usize> Table<T, LEN> {
-    /// How many bits of a hash make an index.
-    const BITS: u32 = LEN.trailing_zeros();
-
     /// A table of this element, which is all zeroes: the section is empty then.
     pub const fn of(zero: T) -> Self {
-        assert!(LEN.is_power_of_two());
+        assert!(LEN.is_power_of_two() && size_of::<T>().is_power_of_two());
         Self(UnsafeCell::new([zero; LEN]))
     }
 
-    /// Where something that is known by a number has its place.
+    /// Where something that is known by the lower half of a number has its place.
     #[inline(always)]
-    pub fn place(&self, number: u32) -> *mut T {
-        let index = hash::place(number, u32::BITS - Self::BITS);
-        // SAFETY: a hash of so many bits is an index.
-        unsafe { self.0.get().cast::<T>().add(index as usize) }
+    pub fn place(&self, number: u64) -> *mut T {
+        let offset = hash::offset::<T, LEN>(number);
+        // SAFETY: within the table, at a multiple of an element's size.
+        unsafe { self.0.get().cast::<u8>().add(offset).cast() }
     }
 }

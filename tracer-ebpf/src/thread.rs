@@ -1,13 +1,12 @@
 //! Threads that end, change their name or start a program.
 
 use aya_ebpf::bindings::{BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
-use aya_ebpf::helpers::bpf_get_current_comm;
 use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use tracer_common::{COMM_LEN, ExecRecord, LossCounter, RecordKind, ThreadRecord};
 
-use crate::kernel::{Pointer, current_ids, current_memcg_id, current_thread, read};
+use crate::kernel::{Pointer, current_comm, current_ids, current_memcg_id, current_thread, read};
 use crate::maps::{FAULTS, RECLAIMS, RECORDS, THREADS, count_loss};
 use crate::watch::of_id;
 
@@ -26,13 +25,7 @@ fn exited() -> Option<()> {
     let _ = THREADS.remove(&tid);
     let _ = FAULTS.remove(&tid);
     let _ = RECLAIMS.remove(&tid);
-    emit(
-        RecordKind::Exit,
-        tid,
-        tgid,
-        start_ns,
-        bpf_get_current_comm().unwrap_or([0; COMM_LEN]),
-    )
+    emit(RecordKind::Exit, tid, tgid, start_ns, current_comm())
 }
 
 #[inline(always)]
@@ -100,7 +93,7 @@ fn executed() -> Option<()> {
         // SAFETY: the helper has no preconditions.
         t: unsafe { bpf_ktime_get_boot_ns() },
         memcg,
-        comm: bpf_get_current_comm().unwrap_or([0; COMM_LEN]),
+        comm: current_comm(),
     });
     entry.submit(BPF_RB_FORCE_WAKEUP.into());
     Some(())

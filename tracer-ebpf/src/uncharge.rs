@@ -4,11 +4,11 @@ use tracer_common::{Kind, Region};
 
 use crate::account::Direction;
 use crate::charge::{objects, socket};
+use crate::constants::constant;
 use crate::hooks::{Access, at_entry};
 use crate::in_flight::land;
 use crate::kernel::{Flags, Folio, Pointer};
 use crate::live::uncharged;
-use crate::maps::global;
 use crate::place::address_region;
 use crate::unplaced::forget;
 use crate::watch::{OfFolio, OfMemcg, OfObjcg, OfSocket};
@@ -79,7 +79,7 @@ fn uncharged_kernel_pages<A: Access>(owner: OfFolio, page: Pointer, order: u32) 
         owner.memcg()?,
         Kind::Kmem,
         Region::Overhead,
-        global!(PAGE_SIZE) << (order & 31),
+        constant!(page_size) << (order & 31),
     );
     Some(())
 }

@@ -12,12 +12,13 @@ use core::marker::PhantomData;
 
 use aya_ebpf::macros::{fexit, kprobe, kretprobe};
 use aya_ebpf::programs::{FExitContext, ProbeContext, RetProbeContext};
-use tracer_common::{FILTER_LEN, KNOWN_BITS, KNOWN_LEN, WATCHES, WatchState, WatchedMemcg};
+use tracer_common::{FILTER_LEN, KNOWN_LEN, WATCHES, WatchState, WatchedMemcg};
 
+use crate::constants::{field, offset};
 use crate::hash;
 use crate::hooks::{Access, Subject};
 use crate::kernel::{Folio, MEMCG_DATA_KMEM, MEMCG_DATA_OBJECTS, Pointer, as_number, cgroup_id, read};
-use crate::maps::{STATE, WATCHED, WATCHED_FILTER, WATCHED_MEMCGS, offset};
+use crate::maps::{STATE, WATCHED, WATCHED_FILTER, WATCHED_MEMCGS};
 
 /// A watched memcg, and what is known of it. User space replaces it as a whole: a torn read of two numbers would be corrected
 /// by the next.
@@ -46,29 +47,11 @@ const FLAGS: u64 = MEMCG_DATA_OBJECTS | MEMCG_DATA_KMEM;
 /// The place of a word in the cache. Words with and without flags have places of their own.
 #[inline(always)]
 fn place(word: Pointer) -> *mut u64 {
-    let offset: u64;
-    // SAFETY: computes with registers. The verifier takes the copy of a lower half for a number: see `low_half`.
-    unsafe {
-        asm!(
-            "w0 = w1",
-            "w0 *= {factor}",
-            "w0 >>= {shift}",
-            "w0 &= {mask}",
-            in("r1") word,
-            out("r0") offset,
-            factor = const hash::FACTOR as i32,
-            shift = const u32::BITS - KNOWN_BITS - SIZE_BITS,
-            mask = const (KNOWN_LEN - 1) << SIZE_BITS,
-            options(pure, nomem, nostack),
-        );
-    }
+    let offset = hash::offset::<u64, KNOWN_LEN>(word as u64);
     let first = (&raw mut KNOWN).cast::<u8>();
-    // SAFETY: the mask keeps it within the map's value, at a multiple of a word's size.
-    unsafe { first.add(offset as usize) }.cast()
+    // SAFETY: within the map's value, at a multiple of a word's size.
+    unsafe { first.add(offset) }.cast()
 }
-
-/// log2 of the bytes of a word.
-const SIZE_BITS: u32 = size_of::<u64>().trailing_zeros();
 
 /// How a word with a number stands in the cache: the address without the bits that all have in common, of which the first is
 /// left out, so that it is no address.
@@ -137,7 +120,7 @@ impl Names for ByFolio {
 
     #[inline(always)]
     fn word<A: Access>(folio: Pointer) -> Pointer {
-        A::get(folio, offset!(folio_owner))
+        A::get(folio, field!(folio_owner))
     }
 
     /// What has flags is a number to the verifier, too.
@@ -175,7 +158,7 @@ impl Names for BySocket {
     // kernel: mem_cgroup_from_sk(), the low bits are flags (6.16 to 7.3)
     #[inline(always)]
     fn word<A: Access>(socket: Pointer) -> Pointer {
-        A::get(socket, offset!(sock_memcg))
+        A::get(socket, field!(sock_memcg))
     }
 }
 
@@ -204,19 +187,20 @@ impl<By: Names> Charged<By> {
     /// The memcg, if it is watched; `None` where objects in a folio are charged each.
     #[inline(always)]
     pub fn memcg(self) -> Option<Memcg> {
-        known(self.number()?)
+        self.number().map(known)
     }
 
     /// Its number: as the cache knows, else as is found out.
     #[inline(always)]
     pub fn number(self) -> Option<Watch> {
         let word = By::number(self.word);
-        let number = self.entry ^ form(word);
-        if number != 0 && number < u64::from(WATCHES) {
-            return Some(number);
-        }
         if self.entry == word {
             return None;
+        }
+        // Not zero, which no owner has.
+        let number = self.entry ^ form(word);
+        if number < u64::from(WATCHES) {
+            return Some(number);
         }
         let number = find_out(word, By::WHAT as u32);
         (number != 0).then_some(number)
@@ -311,16 +295,24 @@ fn changes() -> (u64, u64) {
     (state(WatchState::ChangedByKernel), state(WatchState::ChangedByUser))
 }
 
-/// Whether small anonymous pages, page cache and shmem are counted where they get their place, each.
-#[inline(always)]
-pub fn is_placed(which: WatchState) -> bool {
-    state(which) != 0
-}
-
 /// The watched memcg of a number.
 #[inline(always)]
-pub fn known(number: Watch) -> Option<Memcg> {
-    WATCHED_MEMCGS.get(number as u32)
+pub fn known(number: Watch) -> Memcg {
+    let mut number = number;
+    let mut first = &raw const WATCHED_MEMCGS;
+    // SAFETY: the number stays what it is, but bounded where the verifier sees it. The compiler does not see that nothing here
+    // writes to the array.
+    unsafe {
+        asm!(
+            "{number} &= {mask}",
+            "/* {first} */",
+            number = inout(reg) number,
+            first = inout(reg) first,
+            mask = const WATCHES - 1,
+            options(pure, nomem, nostack),
+        );
+        &*first.cast::<WatchedMemcg>().add(number as usize)
+    }
 }
 
 /// The number of the memcg with this cgroup id, if it is watched.

@@ -126,7 +126,7 @@ impl AttachArgs {
         };
         let options = Options {
             backend: self.backend,
-            granularity: self.granularity.0.max(1),
+            granularity: u32::try_from(self.granularity.0.max(1)).unwrap_or(u32::MAX),
             ring_bytes: ring_bytes("--ring", self.ring)?,
             stack_ring_bytes: stacks.ring_bytes()?,
             cgroup_v1: node.hierarchy().version == CgroupVersion::V1,
@@ -373,7 +373,7 @@ fn header(node: &Node, tracer: &Tracer, options: Options, host: String) -> Heade
         cgroup: node.hierarchy().version.to_string(),
         boot_unix_ns: u64::try_from(boot_unix_ns).unwrap_or(0),
         backends: tracer.backends(),
-        granularity: options.granularity,
+        granularity: options.granularity.into(),
         page_size: page_size(),
         cpus: std::thread::available_parallelism().map_or(1, |cpus| u32::try_from(cpus.get()).unwrap_or(u32::MAX)),
         forecasts: false,

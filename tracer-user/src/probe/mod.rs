@@ -4,6 +4,7 @@ mod accounts;
 mod attach;
 mod attached;
 mod btf;
+mod constants;
 mod drain;
 #[cfg(test)]
 mod drift_tests;

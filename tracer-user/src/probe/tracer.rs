@@ -9,12 +9,13 @@ use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
 use aya::sys::SyscallError;
 use aya::{Btf, Ebpf, EbpfError, EbpfLoader};
 use aya_log::EbpfLogger;
-use tracer_common::{ABSENT, FileKey, GuestRanges, KernelOffsets, LossCounter};
+use tracer_common::{ABSENT, Constants, FileKey, GuestRanges, ITEMS, KernelOffsets, LossCounter};
 
 use super::accounts::Accounts;
 use super::attach::{Attacher, Outcome, ProbeState, chain, os_error};
 use super::attached::Attached;
 use super::btf::{KernelTypes, TypesError};
+use super::constants;
 use super::fallback::passed_over;
 use super::kernel_table::{Unresolved, resolve_offsets};
 use super::live::{self, LiveChoice, LiveState, PageLedger};
@@ -24,7 +25,7 @@ use super::singles;
 use super::watches::Watches;
 
 /// The eBPF programs, inside the binary.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/headroom-ebpf"));
+pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/headroom-ebpf"));
 
 /// How to trace.
 #[derive(Clone, Copy, Debug)]
@@ -32,7 +33,7 @@ pub struct Options {
     /// Which backend counts the charges.
     pub backend: BackendChoice,
     /// Bytes that an account gathers before it emits.
-    pub granularity: u64,
+    pub granularity: u32,
     /// Bytes of the ring buffer: a power of two of at least a page.
     pub ring_bytes: u32,
     /// Bytes of the ring buffer of stacks, where stacks are sampled: a power of two of at least a page.
@@ -354,37 +355,40 @@ struct Kernel {
 
 impl Kernel {
     fn load(&self, options: Options, live: &LiveState) -> Result<Ebpf, ProbeError> {
-        let page_size = page_size();
-        let page_shift = page_size.trailing_zeros();
-        // kernel: enum bpf_func_id, BPF_FUNC_get_current_task_btf (5.11)
-        let has_task_btf = u32::from(self.types.enum_value("BPF_FUNC_get_current_task_btf").is_some());
         let pages = match live {
             LiveState::On { pages } => *pages,
             LiveState::Off(_) => 1,
         };
         let (in_array, in_table) = singles::split(pages);
-        let follow = u32::from(matches!(live, LiveState::On { .. }));
+        let page_size = u32::try_from(page_size()).unwrap_or(4096);
+        let constants = Constants {
+            kernel: self.offsets,
+            granularity: options.granularity,
+            page_size,
+            page_shift: page_size.trailing_zeros(),
+            // kernel: enum bpf_func_id, BPF_FUNC_get_current_task_btf (5.11)
+            has_task_btf: self.types.enum_value("BPF_FUNC_get_current_task_btf").is_some().into(),
+            again: self.again.into(),
+            stacks: options.stack_ring_bytes.is_some().into(),
+            follow: matches!(live, LiveState::On { .. }).into(),
+            swapbacked_or_huge: [self.offsets.pg_swapbacked, self.offsets.pg_head]
+                .into_iter()
+                .fold(0, |bits, bit| bits | constants::bit(bit)),
+            singles_shift: singles::shift(in_array),
+        };
+        let object = constants::written(OBJECT, &constants).map_err(|error| ProbeError::Load {
+            reason: error.to_string(),
+        })?;
         // Where there are no stacks, the map is there all the same: as small as can be.
-        let stack_ring = options
-            .stack_ring_bytes
-            .unwrap_or(u32::try_from(page_size).unwrap_or(4096));
+        let stack_ring = options.stack_ring_bytes.unwrap_or(page_size);
         EbpfLoader::new()
             .btf(Some(&self.btf))
-            .override_global("OFFSETS", &self.offsets, true)
-            .override_global("GRANULARITY", &options.granularity, true)
-            .override_global("PAGE_SIZE", &page_size, true)
-            .override_global("PAGE_SHIFT", &page_shift, true)
-            .override_global("HAS_TASK_BTF", &has_task_btf, true)
-            .override_global("AGAIN", &u32::from(self.again), true)
-            .override_global("PAGE_ITEMS", &page_items(&self.offsets), true)
-            .override_global("FOLLOW", &follow, true)
-            .override_global("STACKS", &u32::from(options.stack_ring_bytes.is_some()), true)
+            .override_global("OTHER_ITEMS", &other_items(&self.offsets), true)
             .map_max_entries("STACK_RECORDS", stack_ring)
             .map_max_entries("RECORDS", options.ring_bytes)
-            .override_global("SINGLES_SHIFT", &singles::shift(in_array), true)
             .map_max_entries("SINGLES", in_array)
             .map_max_entries("PAGES", in_table)
-            .load(OBJECT)
+            .load(&object)
             .map_err(|error| not_loaded(&error))
     }
 }
@@ -406,9 +410,10 @@ pub(super) fn take<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'s
     map.try_into().map_err(failed(name))
 }
 
-/// The items by which pages are told apart where the kernel counts them, each a bit, modulo 64.
-fn page_items(offsets: &KernelOffsets) -> u64 {
-    [
+/// 1 for each item, modulo their number, by which pages are not told apart where the kernel counts them.
+fn other_items(offsets: &KernelOffsets) -> [u8; ITEMS] {
+    let mut others = [1; ITEMS];
+    for item in [
         offsets.stat_pagetable,
         offsets.stat_secondary_pagetable,
         offsets.stat_kernel_stack,
@@ -416,10 +421,12 @@ fn page_items(offsets: &KernelOffsets) -> u64 {
         offsets.stat_slab_unreclaimable,
         offsets.stat_shmem_huge,
         offsets.stat_file_huge,
-    ]
-    .into_iter()
-    .filter(|&item| item != ABSENT)
-    .fold(0, |items, item| items | 1 << (item % u64::BITS))
+    ] {
+        if item != ABSENT {
+            others[item as usize % ITEMS] = 0;
+        }
+    }
+    others
 }
 
 /// An error of a map, with its name.

@@ -4,7 +4,7 @@ use std::collections::{HashMap as Map, VecDeque};
 
 use aya::Ebpf;
 use aya::maps::{Array, HashMap, MapData, MapError};
-use tracer_common::{FILTER_LEN, KNOWN_LEN, WATCHES, WatchState, Watched, WatchedMemcg};
+use tracer_common::{FILTER_LEN, KNOWN_LEN, Placed, WATCHES, WatchState, Watched, WatchedMemcg};
 
 use super::attach::{Outcome, ProbeState};
 use super::plan::Backend;
@@ -13,10 +13,19 @@ use super::tracer::{ProbeError, failed, full, take};
 /// Any element, new or not (include/uapi/linux/bpf.h).
 const BPF_ANY: u64 = 0;
 
+/// The watched memcgs by their numbers.
+type Memcgs = [WatchedMemcg; WATCHES as usize];
+
+/// Variables of the kernel side, each a map of one value.
+const MEMCGS: &str = ".bss.watched";
+const PLACES: &str = ".bss.places";
+
 /// The kernel side's maps of watched memcgs, and what is in them.
 pub(super) struct Watches {
     numbers_by_id: HashMap<MapData, u64, u64>,
-    memcgs: Array<MapData, WatchedMemcg>,
+    memcgs: Array<MapData, Memcgs>,
+    /// What is in that map.
+    by_number: Box<Memcgs>,
     filter: Array<MapData, u8>,
     state: Array<MapData, u64>,
     known: Array<MapData, [u64; KNOWN_LEN]>,
@@ -32,7 +41,8 @@ impl Watches {
     pub(super) fn take(ebpf: &mut Ebpf, states: &[ProbeState], preempts: bool) -> Result<Self, ProbeError> {
         let mut this = Self {
             numbers_by_id: take(ebpf, "WATCHED")?,
-            memcgs: take(ebpf, "WATCHED_MEMCGS")?,
+            memcgs: take(ebpf, MEMCGS)?,
+            by_number: Box::new([WatchedMemcg::NONE; WATCHES as usize]),
             filter: take(ebpf, "WATCHED_FILTER")?,
             state: take(ebpf, "STATE")?,
             known: take(ebpf, ".bss")?,
@@ -51,17 +61,16 @@ impl Watches {
         // change of a map: kernel/trace/bpf_trace.c trace_call_bpf(), kernel/bpf/syscall.c bpf_disable_instrumentation().
         // A thread that makes a memcg does so only after preempting another.
         let never_missed = |name| attached(name).is_some_and(|backend| backend == Backend::Fentry || !preempts);
-        for (which, holds) in [
-            (
-                WatchState::Caches,
-                never_missed("memcg_made") && never_missed("memcg_left"),
-            ),
-            (WatchState::PlacesFiles, attached("place_file").is_some()),
-            (WatchState::PlacesShmem, attached("place_shmem").is_some()),
-        ] {
-            let value = u64::from(holds);
-            this.state.set(which as u32, value, BPF_ANY).map_err(failed("STATE"))?;
+        let caches = never_missed("memcg_made") && never_missed("memcg_left");
+        this.state
+            .set(WatchState::Caches as u32, u64::from(caches), BPF_ANY)
+            .map_err(failed("STATE"))?;
+        let mut places = [0; Placed::COUNT];
+        for (which, program) in [(Placed::Files, "place_file"), (Placed::Shmem, "place_shmem")] {
+            places[which as usize] = attached(program).is_some().into();
         }
+        let mut map: Array<_, [u32; Placed::COUNT]> = take(ebpf, PLACES)?;
+        map.set(0, places, BPF_ANY).map_err(failed(PLACES))?;
         Ok(this)
     }
 
@@ -69,10 +78,7 @@ impl Watches {
     pub(super) fn watch(&mut self, memcg: u64, watched: Watched) -> Result<(), ProbeError> {
         let entry = WatchedMemcg { memcg, watched };
         if let Some(&number) = self.told.get(&memcg) {
-            return self
-                .memcgs
-                .set(number, entry, BPF_ANY)
-                .map_err(failed("WATCHED_MEMCGS"));
+            return self.set(number, entry);
         }
         let number = self.unused.pop_front().ok_or_else(|| full("WATCHED"))?;
         let result = self.tell(memcg, number, entry);
@@ -89,11 +95,15 @@ impl Watches {
         result
     }
 
+    /// Says what a number stands for. The map has one value, which is replaced as a whole: by the same, but for this.
+    fn set(&mut self, number: u32, entry: WatchedMemcg) -> Result<(), ProbeError> {
+        self.by_number[number as usize] = entry;
+        self.memcgs.set(0, *self.by_number, BPF_ANY).map_err(failed(MEMCGS))
+    }
+
     fn tell(&mut self, memcg: u64, number: u32, entry: WatchedMemcg) -> Result<(), ProbeError> {
         // In this order: who finds the number finds what it stands for.
-        self.memcgs
-            .set(number, entry, BPF_ANY)
-            .map_err(failed("WATCHED_MEMCGS"))?;
+        self.set(number, entry)?;
         self.numbers_by_id
             .insert(memcg, u64::from(number), BPF_ANY)
             .map_err(failed("WATCHED"))?;

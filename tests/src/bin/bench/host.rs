@@ -31,7 +31,7 @@ const HOURS: [u64; 2] = [1, 6];
 /// How long records are counted for that.
 const COUNTED: Duration = Duration::from_secs(3);
 /// Bytes that an account gathers before it emits: a page, so that each is a record.
-const GRANULARITY: u64 = 4 << 10;
+const GRANULARITY: u32 = 4 << 10;
 /// The same, as the command line has it.
 const GRANULARITY_WORDS: &str = "4KiB";
 /// How often the process that makes records does so.
