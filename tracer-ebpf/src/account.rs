@@ -39,7 +39,7 @@ pub fn account(memcg: Memcg, kind: Kind, region: Region, direction: Direction, b
     if follows(kind, region) { number } else { NOT_FOLLOWED }
 }
 
-/// As [`account`], without a call: for what nearly every page fault does.
+/// As [`account`], of some bytes and without a call: for what nearly every page fault does.
 #[inline(always)]
 pub fn account_at_once(memcg: Memcg, kind: Kind, region: Region, direction: Direction, bytes: u64) -> u32 {
     let number = add_to(memcg.memcg, AccountKey::sort(kind, region), direction as u32, bytes);

@@ -56,7 +56,10 @@ pub fn take_off(folio: Folio) -> bool {
     unsafe {
         let page = &raw mut (*slot).page;
         alone(&raw mut (*slot).busy, || match page.read_volatile() {
-            0 => Some(page.write_volatile(folio.0 as u64)),
+            0 => {
+                page.write_volatile(folio.0 as u64);
+                Some(())
+            }
             // A page that is being charged is in flight from now on, whatever had become of it before.
             other => (other == folio.0 as u64).then_some(()),
         })

@@ -32,6 +32,8 @@ const BETWEEN: Duration = Duration::from_millis(5);
 const SYS_RESOURCE: u64 = 1 << 24;
 /// The kernel takes its time to free what nobody holds any more.
 const FREED: Duration = Duration::from_secs(30);
+/// What has not changed for so long is at rest.
+const REST: Duration = Duration::from_secs(2);
 
 /// Keeps the kernel from moving this process's pages from one NUMA node to another behind its back: what is moved is charged
 /// anew, to the thread that comes across it.
@@ -64,6 +66,22 @@ pub fn act(name: &str) -> Result<()> {
     }
 }
 
+/// The objects that there are once none goes away any more: the kernel may still be freeing those of who ran before.
+fn at_rest() -> Result<Objects> {
+    let deadline = Instant::now() + FREED;
+    let mut objects = Objects::count()?;
+    let mut since = Instant::now();
+    while since.elapsed() < REST {
+        ensure!(Instant::now() < deadline, "objects come and go: {objects:?}");
+        sleep(Duration::from_millis(100));
+        let now = Objects::count()?;
+        if now != objects {
+            (objects, since) = (now, Instant::now());
+        }
+    }
+    Ok(objects)
+}
+
 /// Waits until there are no more objects than these, and returns those that there are.
 fn back_to(objects: Objects) -> Result<Objects> {
     let deadline = Instant::now() + FREED;
@@ -91,7 +109,7 @@ pub fn check(count: usize, backend: &str) -> Result<Document> {
         ..Options::default()
     };
     let group = Memcg::create()?;
-    let objects = Objects::count()?;
+    let objects = at_rest()?;
     let start = |name: &str| -> Result<Worker> {
         let mut worker = Worker::of(Command::new(env::current_exe()?).args(["act", name]), &group)?;
         worker.go()?;
@@ -159,7 +177,7 @@ pub fn check(count: usize, backend: &str) -> Result<Document> {
 pub fn killed(backend: &str) -> Result<Document> {
     let group = Memcg::create()?;
     let mut document = document("killed", &group, backend)?;
-    kill_recorder(&group, backend, Objects::count()?, &mut document)?;
+    kill_recorder(&group, backend, at_rest()?, &mut document)?;
     document.ok = document.checks.iter().all(|check| check.ok);
     Ok(document)
 }
