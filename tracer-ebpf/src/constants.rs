@@ -41,25 +41,24 @@ impl<const INDEX: usize> Field<INDEX> {
     pub fn load<T: Copy>(self, base: Pointer) -> T {
         const { assert!(size_of::<T>() == size_of::<u64>() || size_of::<T>() == size_of::<u32>()) };
         let value: u64;
+        macro_rules! load {
+            ($type:literal) => {
+                asm!(
+                    concat!("{value} = *(", $type, " *)({base} + {mark})"),
+                    value = out(reg) value,
+                    base = in(reg) base,
+                    mark = const FIELD_MARK + INDEX as i16,
+                    options(readonly, nostack),
+                )
+            };
+        }
         // SAFETY: the verifier admits the load only where the type at this offset is known; faults are handled. What is loaded
         // are integers and pointers, as many bytes as `T` has.
         unsafe {
             if size_of::<T>() == size_of::<u64>() {
-                asm!(
-                    "{value} = *(u64 *)({base} + {mark})",
-                    value = out(reg) value,
-                    base = in(reg) base,
-                    mark = const FIELD_MARK + INDEX as i16,
-                    options(readonly, nostack),
-                );
+                load!("u64");
             } else {
-                asm!(
-                    "{value} = *(u32 *)({base} + {mark})",
-                    value = out(reg) value,
-                    base = in(reg) base,
-                    mark = const FIELD_MARK + INDEX as i16,
-                    options(readonly, nostack),
-                );
+                load!("u32");
                 assert_unchecked(value <= u32::MAX as u64);
             }
             core::mem::transmute_copy(&value)
