@@ -121,9 +121,9 @@ pub struct Account {
     pub reclaim_ns: u64,
     /// How often it did.
     pub reclaims: u64,
-    /// First charge that was not to guest RAM.
+    /// The last sample before its first charge that was not to guest RAM.
     pub first_t: Option<u64>,
-    /// When its overhead first passed [`GROWTH`]: the start of real growth rather than of noise.
+    /// The last sample before its overhead passed [`GROWTH`]: the start of real growth rather than of noise.
     pub growth_t: Option<u64>,
     /// How many threads this stands for, where ended threads were added up.
     pub threads: u64,
@@ -133,18 +133,24 @@ pub struct Account {
 const GROWTH: i128 = 256 << 10;
 
 impl Account {
-    /// Adds what was charged by time `t`.
-    pub fn charge(&mut self, t: u64, cells: &Cells) {
+    /// Adds what was charged after the sample at `since`, and before the next one.
+    ///
+    /// Times are those of samples, because charges in between are told together, or late, or were added up by the
+    /// recorder.
+    pub fn charge(&mut self, since: u64, cells: &Cells) {
         self.cells.merge(cells);
         let overhead = self.cells.net_where(|_, region| region != Region::Guest);
         if cells
             .iter()
             .any(|(_, region, flow)| region != Region::Guest && flow.charged > 0)
         {
-            self.first_t.get_or_insert(t);
+            self.first_t.get_or_insert(since);
         }
         if overhead >= GROWTH {
-            self.growth_t.get_or_insert(t);
+            self.growth_t.get_or_insert(since);
+        } else if self.growth_t == Some(since) {
+            // What was told late took it back.
+            self.growth_t = None;
         }
     }
 

@@ -55,7 +55,7 @@ pub struct Culprit {
     pub share: f64,
     /// The kind that grew most.
     pub kind: Kind,
-    /// When its growth began.
+    /// When its growth began, at the earliest: the last sample before it.
     pub first_seen: u64,
     /// Bytes per second from then to the window's end.
     pub rate: f64,

@@ -127,7 +127,7 @@ impl PodLedger {
         self.late.entry(key).or_default().add(kind, region, charged, uncharged);
         if self.kill_t().is_some() {
             // Older than the kill, but told after it.
-            self.settle(t);
+            self.settle();
         }
     }
 
@@ -156,7 +156,7 @@ impl PodLedger {
             self.late.clear();
             self.first = Some((t, sample.clone()));
         }
-        self.settle(t);
+        self.settle();
         self.record_bursts();
         self.last = Some((t, sample.clone()));
         self.guest_first = self.guest_first.or(sample.guest_resident);
@@ -189,7 +189,7 @@ impl PodLedger {
 
     pub(super) fn oom(&mut self, t: u64, oom: &Oom) {
         if self.ooms.is_empty() && self.first.is_some() {
-            self.settle(t);
+            self.settle();
             self.record_bursts();
             if oom.oom_memcg == self.pod.memcg && oom.usage > 0 {
                 self.usage_at_kill = Some(oom.usage);
@@ -217,11 +217,12 @@ impl PodLedger {
     }
 
     /// Moves what came since the last sample into the accounts.
-    fn settle(&mut self, t: u64) {
+    fn settle(&mut self) {
+        let since = self.last.as_ref().or(self.first.as_ref()).map_or(0, |(t, _)| *t);
         self.recent.clear();
         for (key, cells) in self.late.drain() {
             self.total.merge(&cells);
-            self.accounts.entry(key).or_default().charge(t, &cells);
+            self.accounts.entry(key).or_default().charge(since, &cells);
             self.recent.push((key, cells));
         }
     }

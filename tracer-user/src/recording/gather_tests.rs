@@ -185,6 +185,23 @@ fn more_accounts_than_are_gathered_lose_nothing() {
     assert_eq!(charged, count * 3);
 }
 
+#[test]
+fn growth_that_is_told_after_the_kill_began_at_the_sample_before() {
+    let mut events = beginning();
+    events.push(event(0, sample(1, 0)));
+    events.push(event(1_000_000_000, sample(1, 0)));
+    events.push(event(1_500_000_000, oom(1)));
+    events.push(event(1_200_000_000, charge(1, Kind::Anon, 400 << 10, 0)));
+    // Taken back again, and charged once more: all of it before the kill, none of it known then.
+    events.push(event(1_300_000_000, charge(1, Kind::Anon, 0, 400 << 10)));
+    events.push(event(1_400_000_000, charge(1, Kind::Anon, 400 << 10, 0)));
+    let live = report(&events);
+    let culprit = live.pods[0].culprit.as_ref().unwrap();
+    assert_eq!(culprit.first_seen, "1970-01-01T00:00:01Z");
+    assert!((culprit.seconds - 0.5).abs() < 1e-9, "{culprit:?}");
+    assert_eq!(report(&read(&written(&events))).pods, live.pods);
+}
+
 fn any_body() -> impl Strategy<Value = Body> {
     let charges = (1_u64..5, 1_u32..6, 0_u8..4, 0_u8..3, 0_u64..1 << 20, 0_u64..1 << 19).prop_map(
         |(memcg, tid, kind, region, charged, uncharged)| {

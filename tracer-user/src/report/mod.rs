@@ -283,7 +283,7 @@ pub struct CulpritReport {
     /// followed, or most of its growth is of kinds that are not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub live: Option<u64>,
-    /// When its growth began.
+    /// When its growth began, at the earliest: the last sample before it.
     pub first_seen: String,
     /// From then to the end of the window.
     pub seconds: f64,
