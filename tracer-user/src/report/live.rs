@@ -154,3 +154,7 @@ pub(super) fn total(kinds: &BTreeMap<&'static str, u64>) -> u64 {
 pub(super) fn named(kinds: &BTreeMap<Kind, u64>) -> BTreeMap<&'static str, u64> {
     kinds.iter().map(|(kind, bytes)| (kind.as_str(), *bytes)).collect()
 }
+
+#[cfg(test)]
+#[path = "live_tests.rs"]
+mod tests;

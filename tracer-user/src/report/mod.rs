@@ -400,4 +400,6 @@ pub struct MarkReport {
 }
 
 #[cfg(test)]
+mod story;
+#[cfg(test)]
 mod tests;
