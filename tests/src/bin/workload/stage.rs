@@ -70,9 +70,10 @@ fn say(line: &str) -> Result<()> {
 
 /// Plays a workload.
 pub fn play(name: &str, backend: &str) -> Result<Document> {
-    let mut workload = work::find(name)?;
     let folder = tempfile::tempdir()?;
     let recordings = tempfile::tempdir_in("/run")?;
+    // It gives up what it holds in the folder before that goes.
+    let mut workload = work::find(name)?;
     let mut stage = Stage {
         group: Memcg::create()?,
         below: Vec::new(),

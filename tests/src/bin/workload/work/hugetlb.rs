@@ -1,21 +1,51 @@
 //! Huge pages of hugetlbfs, where the kernel charges them to the memory controller.
 
-use std::process::ExitStatus;
-
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use headroom_tests::conserve::Check;
+use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sys::mman::MapFlags;
 
 use super::Workload;
 use crate::memory::{HUGE, MIB, Pages};
-use crate::stage::{Stage, set, signed, standstill};
+use crate::stage::{Setting, Stage, signed, standstill};
 
 const SIZE: usize = 16 * MIB;
 const POOL: &str = "/proc/sys/vm/nr_hugepages";
 
 /// Faulted in and given back.
-pub struct Hugetlb;
+#[derive(Default)]
+pub struct Hugetlb {
+    pool: Option<Setting>,
+    accounting: Option<Accounting>,
+}
+
+/// The kernel charges huge pages to groups as long as this lives.
+struct Accounting;
+
+impl Accounting {
+    fn until_dropped() -> Result<Self, Errno> {
+        remount(Some("memory_hugetlb_accounting")).map(|()| Self)
+    }
+}
+
+impl Drop for Accounting {
+    fn drop(&mut self) {
+        if let Err(error) = remount(None) {
+            eprintln!("workload: cannot remount the cgroups: {error}");
+        }
+    }
+}
+
+fn remount(option: Option<&str>) -> Result<(), Errno> {
+    mount(
+        None::<&str>,
+        "/sys/fs/cgroup",
+        None::<&str>,
+        MsFlags::MS_REMOUNT,
+        option,
+    )
+}
 
 impl Workload for Hugetlb {
     fn act(&self) -> Result<()> {
@@ -30,17 +60,12 @@ impl Workload for Hugetlb {
         if !stage.group.is_v2() {
             return Ok(Some("v1 never charges hugetlb to memory".to_owned()));
         }
-        let remounted = mount(
-            None::<&str>,
-            "/sys/fs/cgroup",
-            None::<&str>,
-            MsFlags::MS_REMOUNT,
-            Some("memory_hugetlb_accounting"),
-        );
-        if remounted.is_err() {
+        let Ok(accounting) = Accounting::until_dropped() else {
             return Ok(Some("this kernel has no memory_hugetlb_accounting".to_owned()));
-        }
-        set(POOL, &(2 * SIZE / HUGE).to_string())?;
+        };
+        self.accounting = Some(accounting);
+        let pages = (2 * SIZE / HUGE).to_string();
+        self.pool = Some(Setting::until_dropped(POOL, &pages, "0")?);
         Ok(None)
     }
 
@@ -52,19 +77,6 @@ impl Workload for Hugetlb {
         };
         let got = last.recorded.get("hugetlb").copied().unwrap_or(0);
         stage.check(Check::bytes(format!("{phase}: hugetlb"), signed(counted), got, 0));
-        Ok(())
-    }
-
-    fn ended(&mut self, _stage: &mut Stage, status: ExitStatus) -> Result<()> {
-        set(POOL, "0")?;
-        mount(
-            None::<&str>,
-            "/sys/fs/cgroup",
-            None::<&str>,
-            MsFlags::MS_REMOUNT,
-            None::<&str>,
-        )?;
-        ensure!(status.success(), "the actor failed: {status}");
         Ok(())
     }
 }

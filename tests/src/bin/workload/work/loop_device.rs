@@ -5,9 +5,8 @@ use std::fs::{self, File, OpenOptions};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
-use std::process::ExitStatus;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use headroom::recording::event::Event;
 use headroom_tests::conserve::figures::threads_named;
 use headroom_tests::conserve::settle::kernel;
@@ -17,7 +16,7 @@ use tracer_common::Kind;
 
 use super::Workload;
 use crate::memory::{MIB, Pages};
-use crate::stage::{Stage, set, signed, standstill};
+use crate::stage::{Setting, Stage, signed, standstill};
 
 const SIZE: usize = 16 * MIB;
 /// The file behind the device, and where the actor finds the device's name.
@@ -36,6 +35,7 @@ const CONTROLLERS: &str = "/sys/fs/cgroup/cgroup.subtree_control";
 #[derive(Default)]
 pub struct LoopDevice {
     device: Option<File>,
+    controllers: Option<Setting>,
 }
 
 impl Workload for LoopDevice {
@@ -59,7 +59,7 @@ impl Workload for LoopDevice {
 
     fn prepare(&mut self, stage: &mut Stage) -> Result<Option<String>> {
         if stage.group.is_v2() {
-            set(CONTROLLERS, "+io")?;
+            self.controllers = Some(Setting::until_dropped(CONTROLLERS, "+io", "-io")?);
         }
         let file = OpenOptions::new()
             .create_new(true)
@@ -95,15 +95,6 @@ impl Workload for LoopDevice {
         stage.compare("file gone", &BTreeMap::new())
     }
 
-    fn ended(&mut self, stage: &mut Stage, status: ExitStatus) -> Result<()> {
-        self.detach()?;
-        if stage.group.is_v2() {
-            set(CONTROLLERS, "-io")?;
-        }
-        ensure!(status.success(), "the actor failed: {status}");
-        Ok(())
-    }
-
     fn finish(&self, stage: &mut Stage, events: &[Event]) -> Result<()> {
         let sums = Sums::of(events);
         let workers = threads_named(events, "kworker/");
@@ -132,6 +123,14 @@ impl LoopDevice {
         self.device
             .take()
             .map_or(Ok(()), |device| ioctl(&device, LOOP_CLR_FD, 0).map(drop))
+    }
+}
+
+impl Drop for LoopDevice {
+    fn drop(&mut self) {
+        if let Err(error) = self.detach() {
+            eprintln!("workload: {error:#}");
+        }
     }
 }
 

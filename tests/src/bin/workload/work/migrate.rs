@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, OpenOptions};
 use std::path::Path;
-use std::process::ExitStatus;
 use std::ptr;
 
 use anyhow::{Context as _, Result, ensure};
@@ -12,10 +11,17 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::Workload;
 use crate::memory::{MIB, PAGE, Pages};
-use crate::stage::{Stage, set, standstill};
+use crate::stage::{Setting, Stage, set, standstill};
+
+/// Whether the kernel moves pages to the node of who touches them. To see who does, it takes their mappings away for a while,
+/// and then nobody can ask where they are (seen on 6.1). kernel: mm/gup.c follow_page_pte(), pte_protnone()
+const BALANCING: &str = "/proc/sys/kernel/numa_balancing";
 
 /// All kinds of user pages: small and huge anonymous ones, shared ones, page cache.
-pub struct Migrate;
+#[derive(Default)]
+pub struct Migrate {
+    unmoved: Option<Setting>,
+}
 
 impl Workload for Migrate {
     fn act(&self) -> Result<()> {
@@ -66,14 +72,8 @@ impl Workload for Migrate {
     fn prepare(&mut self, _stage: &mut Stage) -> Result<Option<String>> {
         let second = Path::new("/sys/devices/system/node/node1");
         ensure!(second.exists(), "boot a machine with two NUMA nodes");
-        balance(false)?;
+        self.unmoved = Some(Setting::until_dropped(BALANCING, "0", "1")?);
         Ok(None)
-    }
-
-    fn ended(&mut self, _stage: &mut Stage, status: ExitStatus) -> Result<()> {
-        balance(true)?;
-        ensure!(status.success(), "the actor failed: {status}");
-        Ok(())
     }
 
     fn after(&mut self, stage: &mut Stage, phase: &str) -> Result<()> {
@@ -83,12 +83,6 @@ impl Workload for Migrate {
         set("/proc/sys/vm/compact_memory", "1")?;
         stage.compare("compacted", &BTreeMap::new())
     }
-}
-
-/// Whether the kernel moves pages to the node of who touches them. To see who does, it takes their mappings away for a while,
-/// and then nobody can ask where they are (seen on 6.1). kernel: mm/gup.c follow_page_pte(), pte_protnone()
-fn balance(on: bool) -> Result<()> {
-    set("/proc/sys/kernel/numa_balancing", if on { "1" } else { "0" })
 }
 
 /// Moves this process's pages from one node to another.

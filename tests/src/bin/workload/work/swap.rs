@@ -6,11 +6,10 @@ use std::fs::{self, OpenOptions};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
 use std::thread::sleep;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use headroom_tests::Memcg;
 use headroom_tests::conserve::{Check, Figures};
 use nix::errno::Errno;
@@ -27,10 +26,12 @@ const SPACE: usize = 96 * MIB;
 /// How often reclaim is asked for: what is under way to the disk is given back only by the next one.
 const TRIES: usize = 40;
 
+const ZRAM: &str = "/dev/zram0";
+
 /// Memory that goes out and comes back.
 pub struct Swap {
     zram: bool,
-    device: Option<PathBuf>,
+    space: Option<Space>,
 }
 
 impl Swap {
@@ -38,7 +39,7 @@ impl Swap {
     pub fn file() -> Self {
         Self {
             zram: false,
-            device: None,
+            space: None,
         }
     }
 
@@ -46,7 +47,7 @@ impl Swap {
     pub fn zram() -> Self {
         Self {
             zram: true,
-            device: None,
+            space: None,
         }
     }
 }
@@ -74,12 +75,11 @@ impl Workload for Swap {
                 return Ok(Some("this kernel has no zram".to_owned()));
             }
             set(size, &SPACE.to_string())?;
-            PathBuf::from("/dev/zram0")
+            PathBuf::from(ZRAM)
         } else {
             stage.folder.join("swap")
         };
-        swap_on(&device)?;
-        self.device = Some(device);
+        self.space = Some(Space::on(device)?);
         Ok(None)
     }
 
@@ -109,16 +109,29 @@ impl Workload for Swap {
         });
         Ok(())
     }
+}
 
-    fn ended(&mut self, _stage: &mut Stage, status: ExitStatus) -> Result<()> {
-        if let Some(device) = self.device.take() {
-            swap_off(&device)?;
+/// Swap space, as long as this lives.
+struct Space {
+    device: PathBuf,
+}
+
+impl Space {
+    fn on(device: PathBuf) -> Result<Self> {
+        swap_on(&device)?;
+        Ok(Self { device })
+    }
+}
+
+impl Drop for Space {
+    fn drop(&mut self) {
+        let mut off = swap_off(&self.device);
+        if off.is_ok() && self.device == Path::new(ZRAM) {
+            off = set("/sys/block/zram0/reset", "1");
         }
-        if self.zram {
-            set("/sys/block/zram0/reset", "1")?;
+        if let Err(error) = off {
+            eprintln!("workload: {error:#}");
         }
-        ensure!(status.success(), "the actor failed: {status}");
-        Ok(())
     }
 }
 
