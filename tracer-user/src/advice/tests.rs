@@ -2,8 +2,8 @@ use tracer_common::{Kind, Region};
 
 use super::*;
 use crate::ledger::{Entity, Ledger};
-use crate::recording::State;
-use crate::recording::event::{Body, Charge, Event, Header, Oom, Pod, Process, Sample, Thread, VmShape};
+use crate::recording::event::{Body, Event, Header, Oom, Pod, Process, Sample, VmShape};
+use crate::recording::{State, made_up};
 use crate::sizing::GIB;
 use crate::sizing::manifest;
 use crate::sizing::spec::{Basis, Known};
@@ -67,30 +67,14 @@ impl Story {
 
     fn process(&mut self, pid: u32, name: &str, role: Role, anon: u64) {
         self.push(Body::Process(Process {
-            pid,
-            start_ns: 1,
-            pod: Some(1),
-            memcg: MEMCG,
-            comm: name.to_owned(),
-            name: name.to_owned(),
-            role,
             rss: (anon + 9) * MIB,
             rss_anon: Some(anon * MIB),
-            before_attach: true,
-            exited: false,
+            ..made_up::process(pid, MEMCG, name, role)
         }));
     }
 
     fn thread(&mut self, tid: u32, pid: u32, role: Role) {
-        self.push(Body::Thread(Thread {
-            tid,
-            start_ns: 1,
-            pid,
-            pod: Some(1),
-            comm: "t".to_owned(),
-            role,
-            exited: false,
-        }));
+        self.push(Body::Thread(made_up::thread(tid, pid, "t", role)));
     }
 
     /// Charges MiB to a thread.
@@ -101,15 +85,7 @@ impl Story {
             (Kind::File, _) => self.file += mib * MIB,
             _ => {}
         }
-        self.push(Body::Charge(Charge {
-            memcg: MEMCG,
-            tid,
-            start_ns: 1,
-            kind,
-            region,
-            charged: mib * MIB,
-            uncharged: 0,
-        }));
+        self.push(Body::Charge(made_up::charge(MEMCG, tid, kind, region, mib * MIB)));
     }
 
     fn sample(&mut self) {

@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::recording::event::{Memcg, Pod, Sample, Total};
+use crate::recording::made_up;
 use crate::role::Role;
 
 const MEMCG: u64 = 10;
@@ -33,17 +34,8 @@ fn qemu(before_attach: bool) -> Event {
     event(
         1,
         Body::Process(Process {
-            pid: QEMU,
-            start_ns: 0,
-            pod: Some(1),
-            memcg: MEMCG,
-            comm: "qemu-system-x86".to_owned(),
-            name: "qemu".to_owned(),
-            role: Role::MainLoop,
-            rss: 0,
-            rss_anon: None,
             before_attach,
-            exited: false,
+            ..made_up::process(QEMU, MEMCG, "qemu", Role::MainLoop)
         }),
     )
 }
@@ -52,26 +44,16 @@ fn thread(tid: u32, role: Role, exited: bool) -> Event {
     event(
         1,
         Body::Thread(Thread {
-            tid,
-            start_ns: 0,
-            pid: QEMU,
-            pod: Some(1),
-            comm: "t".to_owned(),
-            role,
             exited,
+            ..made_up::thread(tid, QEMU, "t", role)
         }),
     )
 }
 
 fn charge(t: u64, tid: u32, kind: Kind, region: Region, charged: u64, uncharged: u64) -> Event {
     let charge = Charge {
-        memcg: MEMCG,
-        tid,
-        start_ns: 0,
-        kind,
-        region,
-        charged,
         uncharged,
+        ..made_up::charge(MEMCG, tid, kind, region, charged)
     };
     event(t, Body::Charge(charge))
 }

@@ -7,6 +7,7 @@ use crate::metrics::text;
 use crate::recording::event::{
     Alert, Basis, Charge, Following, Forecast, Header, Live, Memcg, Oom, Pod, Process, Reclaim, Thread,
 };
+use crate::recording::made_up;
 use crate::role::Role;
 
 const MIB: u64 = 1 << 20;
@@ -60,26 +61,12 @@ impl Node {
         }
         let helper = Role::Helper("virtqemud".to_owned());
         self.tell(Body::Process(Process {
-            pid: number,
-            start_ns: 0,
             pod: Some(number),
-            memcg: u64::from(number),
-            comm: "virtqemud".to_owned(),
-            name: "virtqemud".to_owned(),
-            role: helper.clone(),
-            rss: 0,
-            rss_anon: None,
-            before_attach: true,
-            exited: false,
+            ..made_up::process(number, number.into(), "virtqemud", helper.clone())
         }));
         self.tell(Body::Thread(Thread {
-            tid: number,
-            start_ns: 0,
-            pid: number,
             pod: Some(number),
-            comm: "rpc".to_owned(),
-            role: helper,
-            exited: false,
+            ..made_up::thread(number, number, "rpc", helper)
         }));
     }
 
@@ -100,7 +87,7 @@ impl Node {
         self.tell(Body::Charge(Charge {
             memcg: u64::from(pod),
             tid: pod,
-            start_ns: 0,
+            start_ns: 1,
             kind: Kind::Anon,
             region: Region::Overhead,
             charged: bytes,
@@ -165,7 +152,7 @@ fn what_is_held_is_told_where_pages_are_followed() {
         Body::Live(Live {
             memcg: 1,
             tid: 1,
-            start_ns: 0,
+            start_ns: 1,
             kind: Kind::Anon,
             bytes,
             not_followed: 0,
@@ -221,7 +208,7 @@ fn what_is_foreseen_and_alerted_ends_with_the_kill_and_growth_counts_anew() {
     node.tell(Body::Reclaim(Reclaim {
         memcg: 1,
         tid: 1,
-        start_ns: 0,
+        start_ns: 1,
         duration_ns: 2_000_000,
         pages: 1,
         order: 0,

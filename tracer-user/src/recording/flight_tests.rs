@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::super::event::{Charge, Oom, Sample};
-use super::super::{Reader, State};
+use super::super::{Reader, State, made_up};
 use super::*;
 use crate::ledger::Ledger;
 use crate::report::Report;
@@ -38,31 +38,21 @@ fn pod() -> Event {
 }
 
 fn process(pid: u32) -> Event {
+    let name = format!("helper{pid}");
     let process = Process {
-        pid,
-        start_ns: 1,
         pod: Some(0),
-        memcg: MEMCG,
-        comm: format!("helper{pid}"),
-        name: format!("helper{pid}"),
-        role: Role::Helper(format!("helper{pid}")),
-        rss: 0,
-        rss_anon: None,
         before_attach: false,
-        exited: false,
+        ..made_up::process(pid, MEMCG, &name, Role::Helper(name.clone()))
     };
     event(5, Body::Process(process))
 }
 
 fn thread(t: u64, tid: u32, pid: u32, exited: bool) -> Event {
+    let name = format!("helper{pid}");
     let thread = Thread {
-        tid,
-        start_ns: 1,
-        pid,
         pod: Some(0),
-        comm: format!("helper{pid}"),
-        role: Role::Helper(format!("helper{pid}")),
         exited,
+        ..made_up::thread(tid, pid, &name, Role::Helper(name.clone()))
     };
     event(t, Body::Thread(thread))
 }

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
-use super::super::event::{Event, Header, Memcg, Oom, Pod, Process, Reclaim, Sample, Thread};
-use super::super::{Reader, Writer};
+use super::super::event::{Event, Header, Memcg, Oom, Pod, Reclaim, Sample, Thread};
+use super::super::{Reader, Writer, made_up};
 use super::*;
 use crate::ledger::Ledger;
 use crate::report::Report;
@@ -68,34 +68,11 @@ fn beginning() -> Vec<Event> {
             }),
         ));
     }
-    events.push(event(
-        0,
-        Body::Process(Process {
-            pid: 1,
-            start_ns: 1,
-            pod: Some(1),
-            memcg: 1,
-            comm: "qemu".to_owned(),
-            name: "qemu".to_owned(),
-            role: Role::MainLoop,
-            rss: 0,
-            rss_anon: None,
-            before_attach: true,
-            exited: false,
-        }),
-    ));
+    events.push(event(0, Body::Process(made_up::process(1, 1, "qemu", Role::MainLoop))));
     for tid in 1..=4 {
         events.push(event(
             0,
-            Body::Thread(Thread {
-                tid,
-                start_ns: 1,
-                pid: 1,
-                pod: Some(1),
-                comm: format!("CPU {tid}/KVM"),
-                role: Role::Vcpu(tid),
-                exited: false,
-            }),
+            Body::Thread(made_up::thread(tid, 1, &format!("CPU {tid}/KVM"), Role::Vcpu(tid))),
         ));
     }
     events
@@ -228,13 +205,8 @@ fn any_body() -> impl Strategy<Value = Body> {
     });
     let exits = (1_u32..5).prop_map(|tid| {
         Body::Thread(Thread {
-            tid,
-            start_ns: 1,
-            pid: 1,
-            pod: Some(1),
-            comm: "gone".to_owned(),
-            role: Role::Vcpu(tid),
             exited: true,
+            ..made_up::thread(tid, 1, "gone", Role::Vcpu(tid))
         })
     });
     prop_oneof![

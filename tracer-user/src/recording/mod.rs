@@ -7,6 +7,8 @@ pub mod event;
 pub mod flight;
 mod frames;
 mod gather;
+#[cfg(test)]
+pub(crate) mod made_up;
 mod reader;
 mod schema;
 mod writer;

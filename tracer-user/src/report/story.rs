@@ -7,9 +7,9 @@ use tracer_common::{Kind, Region};
 use super::{Report, render_json, render_text};
 use crate::ledger::Ledger;
 use crate::recording::event::{
-    Body, Charge, Event, FORMAT, FileCache, Footer, Header, Oom, OomTask, Pod, Process, Sample, Thread, Total,
+    Body, Charge, Event, FORMAT, FileCache, Footer, Header, Oom, OomTask, Pod, Sample, Total,
 };
-use crate::recording::{Reader, Writer};
+use crate::recording::{Reader, Writer, made_up};
 use crate::role::Role;
 
 pub(super) const MIB: u64 = 1 << 20;
@@ -82,31 +82,11 @@ impl Story {
     }
 
     pub(super) fn process(&mut self, pid: u32, name: &str, role: Role) {
-        self.push(Body::Process(Process {
-            pid,
-            start_ns: 1,
-            pod: Some(1),
-            memcg: MEMCG,
-            comm: name.to_owned(),
-            name: name.to_owned(),
-            role,
-            rss: 0,
-            rss_anon: None,
-            before_attach: true,
-            exited: false,
-        }));
+        self.push(Body::Process(made_up::process(pid, MEMCG, name, role)));
     }
 
     pub(super) fn thread(&mut self, tid: u32, pid: u32, comm: &str, role: Role) {
-        self.push(Body::Thread(Thread {
-            tid,
-            start_ns: 1,
-            pid,
-            pod: Some(1),
-            comm: comm.to_owned(),
-            role,
-            exited: false,
-        }));
+        self.push(Body::Thread(made_up::thread(tid, pid, comm, role)));
     }
 
     pub(super) fn charge(&mut self, tid: u32, kind: Kind, region: Region, charged: u64, uncharged: u64) {
@@ -118,13 +98,8 @@ impl Story {
         total.0 += charged;
         total.1 += uncharged;
         self.push(Body::Charge(Charge {
-            memcg: MEMCG,
-            tid,
-            start_ns: 1,
-            kind,
-            region,
-            charged,
             uncharged,
+            ..made_up::charge(MEMCG, tid, kind, region, charged)
         }));
     }
 

@@ -3,7 +3,8 @@
 use tracer_common::{Kind, Region};
 
 use super::{Forecaster, View};
-use crate::recording::event::{Body, Charge, Event, Forecast, Header, Memcg, Pod, Process, Sample, Thread};
+use crate::recording::event::{Body, Charge, Event, Forecast, Header, Memcg, Pod, Sample};
+use crate::recording::made_up;
 use crate::role::Role;
 
 pub const MIB: f64 = 1048576.0;
@@ -71,28 +72,8 @@ impl Simulation {
             (QEMU, "qemu", Role::MainLoop, Role::Vcpu(0)),
             (HELPER, "virtqemud", helper(), helper()),
         ] {
-            this.send(Body::Process(Process {
-                pid,
-                start_ns: 0,
-                pod: Some(1),
-                memcg: MEMCG,
-                comm: name.to_owned(),
-                name: name.to_owned(),
-                role,
-                rss: 0,
-                rss_anon: None,
-                before_attach: true,
-                exited: false,
-            }));
-            this.send(Body::Thread(Thread {
-                tid: pid,
-                start_ns: 0,
-                pid,
-                pod: Some(1),
-                comm: name.to_owned(),
-                role: thread,
-                exited: false,
-            }));
+            this.send(Body::Process(made_up::process(pid, MEMCG, name, role)));
+            this.send(Body::Thread(made_up::thread(pid, pid, name, thread)));
         }
         this
     }
@@ -119,7 +100,7 @@ impl Simulation {
             let charge = Charge {
                 memcg: MEMCG,
                 tid,
-                start_ns: 0,
+                start_ns: 1,
                 kind,
                 region,
                 charged: (now - before).max(0.0) as u64,

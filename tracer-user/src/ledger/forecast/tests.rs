@@ -199,7 +199,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         Body::Charge(Charge {
             memcg,
             tid: HELPER,
-            start_ns: 0,
+            start_ns: 1,
             kind,
             region,
             charged,
