@@ -164,7 +164,13 @@ fn play(options: &Options, plan: &Plan, hierarchy: &Hierarchy, setting: &Setting
         .map(|backend| Recorder::start(&tree.relative(), &file, backend, options.stacks))
         .transpose()
         .map_err(with_status)?;
-    let before = (tree.kernel_memory(), stage.guest_resident(), tree.user_memory());
+    // Only what is held page by page is compared with it to the byte.
+    let exact = options.real.is_none() && recorder.is_some() && trace::follows_pages(&file);
+    let user_memory = || match exact {
+        true => tree.settled_user_memory(),
+        false => Ok(tree.user_memory()),
+    };
+    let before = (tree.kernel_memory(), stage.guest_resident(), user_memory()?);
     say("playing the scenario");
     let killed = match stage.play()? {
         Outcome::Survived => Vec::new(),
@@ -176,7 +182,10 @@ fn play(options: &Options, plan: &Plan, hierarchy: &Hierarchy, setting: &Setting
     };
     let kernel_growth = growth(before.0, tree.kernel_memory());
     let resident_growth = growth(before.1, stage.guest_resident());
-    let user_growth = before.2.zip(tree.user_memory()).filter(|_| killed.is_empty());
+    let user_growth = match killed.as_slice() {
+        [] => before.2.zip(user_memory()?),
+        _ => None,
+    };
     let allocated = stage.truth().entries();
     let played = Played {
         guest_ram: plan.guest_ram,

@@ -16,6 +16,7 @@ use serde_json::Value;
 use super::cleanup::{self, Stopped};
 use super::spawn;
 use crate::probe::BackendChoice;
+use crate::recording::Reader;
 
 /// What `headroom record` prints to standard error once every probe is attached.
 const ATTACHED: &str = "headroom: attached";
@@ -174,6 +175,12 @@ impl Drop for Recorder {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Whether whoever records this follows pages.
+#[must_use]
+pub fn follows_pages(file: &Path) -> bool {
+    Reader::open(file).is_ok_and(|reader| reader.header().live.as_ref().is_some_and(|live| live.on))
 }
 
 /// The report on a recording, as data.

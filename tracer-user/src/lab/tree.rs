@@ -10,11 +10,21 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::cleanup::{self, Stopped};
+
 /// Start of the names of everything that the lab makes: cgroups and folders. The lab's process id follows.
 pub const PREFIX: &str = "headroom-lab-";
 
 /// How long a killed process may take to leave its cgroup. Freeing its memory is part of that.
 const EMPTY_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long a figure of memory.stat has to stay what it is to be believed: what CPUs count by themselves is added up every 2 s,
+/// and where it is little not even when the file is read.
+/// kernel: mm/memcontrol.c FLUSH_TIME (5.16 to 7.3), `memcg_vmstats_needs_flush()` (6.8 to 7.3)
+const QUIET: Duration = Duration::from_millis(2300);
+/// How long that may take.
+const QUIET_DEADLINE: Duration = Duration::from_secs(30);
+const STEP: Duration = Duration::from_millis(100);
 
 /// Why the lab's memcg tree could not be made or read.
 #[derive(Debug, thiserror::Error)]
@@ -262,6 +272,24 @@ impl Tree {
             Version::V2 => ["anon", "file"],
         };
         Some(keyed(&text, anon)? + keyed(&text, cache)?)
+    }
+
+    /// [`Self::user_memory`] once it has come to rest, or as it is when it does not.
+    ///
+    /// # Errors
+    /// When the lab is stopped meanwhile.
+    pub fn settled_user_memory(&self) -> Result<Option<u64>, Stopped> {
+        let begun = Instant::now();
+        let (mut figure, mut since) = (self.user_memory(), begun);
+        while since.elapsed() < QUIET && begun.elapsed() < QUIET_DEADLINE {
+            cleanup::check()?;
+            thread::sleep(STEP);
+            let now = self.user_memory();
+            if now != figure {
+                (figure, since) = (now, Instant::now());
+            }
+        }
+        Ok(figure)
     }
 
     /// Bytes by which [`Self::user_memory`] may be off on a CPU, however long one waits.
