@@ -90,6 +90,7 @@ impl Workload for Khugepaged {
     fn after(&mut self, _stage: &mut Stage, phase: &str) -> Result<()> {
         match phase {
             "small" => wake_khugepaged("4096", "10"),
+            // Nor is it to come to the workloads after this one.
             _ => wake_khugepaged("0", "3600000"),
         }
     }
