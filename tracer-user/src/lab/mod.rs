@@ -9,6 +9,7 @@ pub mod actor;
 pub mod cast;
 pub mod cleanup;
 pub mod compare;
+mod figures;
 pub mod foreseen;
 pub mod output;
 pub mod plan;

@@ -23,8 +23,8 @@ pub(super) struct Story {
     pub(super) events: Vec<Event>,
     pub(super) t: u64,
     pub(super) usage: u64,
-    pub(super) guest: u64,
-    pub(super) totals: BTreeMap<(Kind, Region), (u64, u64)>,
+    guest: u64,
+    totals: BTreeMap<(Kind, Region), (u64, u64)>,
 }
 
 impl Story {
